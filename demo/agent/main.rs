@@ -1,0 +1,3 @@
+//! The demo agent: replays recorded answers.
+
+fn main() {}

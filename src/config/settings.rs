@@ -1,0 +1,333 @@
+//! The configuration as values. The defaults stand in `Default`, next to the words that explain
+//! them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that the operator decides.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The backend beside us.
+    pub upstream: Upstream,
+    /// The data listener.
+    pub listen: SocketAddr,
+    /// The health listener: read-only, may face the kubelet.
+    pub health_listen: SocketAddr,
+    /// The admin listener: never public.
+    pub admin_listen: SocketAddr,
+    /// Where sessions live.
+    pub store: Store,
+    /// The data listener's manners.
+    pub server: Server,
+    /// Who may do what.
+    pub auth: Auth,
+    /// Serve on a non-loopback address without authentication.
+    pub allow_open: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// How the process leaves.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// Which streams are recorded where no route says it.
+    pub intercept: Intercept,
+    /// Rules per route; the first that matches wins.
+    pub routes: Vec<Route>,
+}
+
+/// The backend beside us.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// `http://host:port` or `https://host:port`, with an optional path prefix.
+    pub url: http::Uri,
+    /// Which `Host` the upstream sees; `None`: `Preserve` for `http://`, `Upstream` for `https://`.
+    pub host: Option<HostPolicy>,
+    /// Time to connect, TLS handshake included.
+    pub connect_timeout: Duration,
+    /// Time until the response head; `None`: for ever (models think for minutes).
+    pub first_byte_timeout: Option<Duration>,
+    /// Time without a byte on a passed-through response body; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// HTTP/2 to the upstream.
+    pub http2: Http2,
+}
+
+/// Which `Host` the upstream sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// The one that the client sent.
+    Preserve,
+    /// The upstream's own.
+    Upstream,
+}
+
+/// HTTP/2 to the upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Http2 {
+    /// HTTP/1.1 only.
+    #[default]
+    Off,
+    /// HTTP/2 by prior knowledge, without TLS.
+    H2c,
+    /// HTTP/2 where TLS negotiates it.
+    Alpn,
+}
+
+/// Where sessions live.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Which store; `None`: the embedded one at its default place.
+    pub url: Option<StoreUrl>,
+    /// What every Redis key begins with.
+    pub key_prefix: String,
+    /// At most so many entries per session.
+    pub max_entries: u64,
+    /// At most so many bytes per session.
+    pub max_bytes: u64,
+    /// A session nobody has written to for so long expires.
+    pub ttl: Duration,
+    /// How long a direct caller waits for the store before it is served without it.
+    pub eager_after: Duration,
+    /// How long a run waits for a store that is away.
+    pub outage_limit: Duration,
+    /// Embedded: bytes of all sessions together; the oldest ended sessions go first.
+    pub total_bytes: u64,
+}
+
+/// A store's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `redis://` or `rediss://`, with optional `user:password@` and `/db`.
+    Redis(String),
+    /// `file:DIR`.
+    File(PathBuf),
+    /// `memory:`; gone with the process.
+    Memory,
+}
+
+/// The data listener's manners.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Reserved path prefix of our own routes, without a final slash.
+    pub prefix: String,
+    /// Networks whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Origins that may use our own routes from a browser; empty: the same origin only.
+    pub cors_origins: Vec<String>,
+    /// Largest request body that is read for a session, input or idempotency rule.
+    pub identity_body_limit: u64,
+    /// Serve the demo page at `<prefix>/demo`.
+    pub demo: bool,
+}
+
+/// An IP network, `address/bits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Any address in it.
+    pub address: std::net::IpAddr,
+    /// How many leading bits count.
+    pub bits: u8,
+}
+
+/// Who may do what.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// How callers are authenticated.
+    pub mode: AuthMode,
+}
+
+/// How callers are authenticated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Not at all: whoever reaches the listener may read every session.
+    #[default]
+    None,
+}
+
+/// Bounds. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest event that is kept.
+    pub event_bytes: u64,
+    /// Bytes of unfinished and unstored events of all runs together; then backpressure.
+    pub pending_bytes: u64,
+    /// Longest run; then it is cancelled.
+    pub run_duration: Duration,
+    /// Active runs of a session that nobody listens to.
+    pub unattended_runs: usize,
+    /// WebSocket connections.
+    pub sockets: usize,
+    /// Sessions attached on one socket.
+    pub sessions_per_socket: usize,
+    /// Largest WebSocket message of a client.
+    pub message_bytes: usize,
+    /// Bytes a direct caller may be behind its run before it is cut off.
+    pub caller_buffer: u64,
+    /// Bytes of the newest entries kept in memory per followed session.
+    pub ring_bytes: usize,
+}
+
+/// How the process leaves.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// How long new requests are still accepted once the drain has begun.
+    pub accept_for: Duration,
+    /// Over how long clients are told to go.
+    pub spread: Duration,
+    /// How long active runs may go on.
+    pub run_deadline: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// The shape of a line.
+    pub format: LogFormat,
+    /// A level (`info`) or filter directives (`info,sidestream::run=debug`).
+    pub level: String,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}
+
+/// Which streams are recorded where no route says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Intercept {
+    /// Every method but GET and HEAD.
+    #[default]
+    Auto,
+    /// None: a plain proxy.
+    Off,
+    /// Only these.
+    Only(Vec<RoutePattern>),
+}
+
+/// `METHOD /path`: `*` for any method; in the path `{name}` stands for one segment, a final `/*`
+/// for the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePattern {
+    /// `None`: any method.
+    pub method: Option<http::Method>,
+    /// The path pattern as written.
+    pub path: String,
+}
+
+/// Rules of a route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Which requests.
+    pub pattern: RoutePattern,
+    /// Record its streams, whatever the method; `None`: as [`Config::intercept`] says.
+    pub intercept: Option<bool>,
+    /// `false` keeps its streams out of the log.
+    pub record: bool,
+    /// How the session is found; the first rule that yields a value wins.
+    pub session: Vec<SessionRule>,
+    /// Whether direct callers get resumable SSE ids.
+    pub ids: Ids,
+    /// JSON pointer into the request body: what the user said, kept as an `input` entry.
+    pub input: Option<String>,
+    /// Silence of the upstream after which the run is said to be stalled.
+    pub stall: Duration,
+    /// Silence of the upstream after which the run has failed.
+    pub stall_limit: Duration,
+}
+
+/// Where a session's name is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionRule {
+    /// `header:NAME` of the request.
+    Header(http::HeaderName),
+    /// `query:NAME`.
+    Query(String),
+    /// `cookie:NAME`.
+    Cookie(String),
+    /// `path:/pattern/{session}/…`.
+    Path(String),
+    /// `json:/pointer` into the request body (RFC 6901).
+    Json(String),
+    /// `response-header:NAME`.
+    ResponseHeader(http::HeaderName),
+}
+
+/// Whether direct callers get resumable SSE ids (`id: ss1.…`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ids {
+    /// Only GET requests with `Accept: text/event-stream` whose upstream sets no ids of its own.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// 1 MiB.
+const MIB: u64 = 1 << 20;
+
+impl Default for Store {
+    fn default() -> Self {
+        Store {
+            url: None,
+            key_prefix: "ss".into(),
+            max_entries: 50_000,
+            max_bytes: 64 * MIB,
+            ttl: Duration::from_secs(24 * 3600),
+            eager_after: Duration::from_millis(250),
+            outage_limit: Duration::from_secs(60),
+            total_bytes: 2048 * MIB,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            event_bytes: 16 * MIB,
+            pending_bytes: 256 * MIB,
+            run_duration: Duration::from_secs(3600),
+            unattended_runs: 4,
+            sockets: 20_000,
+            sessions_per_socket: 64,
+            message_bytes: 1 << 20,
+            caller_buffer: 32 * MIB,
+            ring_bytes: 256 << 10,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown {
+            accept_for: Duration::from_secs(5),
+            spread: Duration::from_secs(10),
+            run_deadline: Duration::from_secs(25),
+        }
+    }
+}
+
+impl Route {
+    /// The rules of a route that no `[[route]]` names.
+    pub fn unnamed() -> Self {
+        Route {
+            pattern: RoutePattern { method: None, path: "/*".into() },
+            intercept: None,
+            record: true,
+            session: Vec::new(),
+            ids: Ids::Auto,
+            input: None,
+            stall: Duration::from_secs(120),
+            stall_limit: Duration::from_secs(15 * 60),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Sidestream: a sidecar that turns any server that streams Server-Sent Events into a
+//! durable-session server.
+//!
+//! The modules stand in the order in which a token travels: `server` accepts, `proxy` forwards the
+//! request and sees an SSE answer, `sse` cuts the bytes into events, `run` appends them through
+//! `log`, `hub` learns of the new tail, `gateway` sends frames written by `wire`. `session` holds
+//! the words that all of them use.
+
+pub mod config;
+pub mod session;
+
+pub mod log;

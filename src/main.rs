@@ -1,0 +1,3 @@
+//! The `sidestream` binary.
+
+fn main() {}

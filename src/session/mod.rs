@@ -1,0 +1,14 @@
+//! The words of the log: ids, offsets, entries and run states.
+//!
+//! Sans-I/O: this module imports only `bytes`, `serde` and `std`, takes time and randomness as
+//! arguments, and never spawns. Everything that writes or reads sessions speaks in these types.
+
+mod entry;
+mod ids;
+mod offset;
+mod state;
+
+pub use entry::{Entry, Kind, Record};
+pub use ids::{IdError, InstanceId, RunId, SessionId};
+pub use offset::{Offset, OffsetError};
+pub use state::{RunState, Terminal};
