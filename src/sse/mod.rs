@@ -2,7 +2,7 @@
 //!
 //! The [`Decoder`] reads by the rules of the WHATWG HTML standard (section 9.2.6, "Interpreting an
 //! event stream") and at the same time hands every byte on, cut only where an event ends: what the
-//! direct caller gets is what the upstream sent, not what we would have written. [`encode`] is the
+//! direct caller gets is what the upstream sent, not what we would have written. [`encode()`] is the
 //! other direction, the canonical framing for replays and for our own streams.
 //!
 //! Sans-I/O: imports only `bytes`, `bytestring`, `memchr` and `std`, never reads a clock, never
