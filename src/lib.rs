@@ -8,5 +8,6 @@
 
 pub mod config;
 pub mod session;
+pub mod sse;
 
 pub mod log;
