@@ -6,7 +6,10 @@
 //! `log`, `hub` learns of the new tail, `gateway` sends frames written by `wire`. `session` holds
 //! the words that all of them use.
 
+pub mod cli;
 pub mod config;
 pub mod session;
+pub mod shutdown;
+pub mod telemetry;
 
 pub mod log;

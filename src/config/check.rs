@@ -52,8 +52,8 @@ fn open_listeners(config: &Config) -> Vec<String> {
     public(config)
         .map(|(name, address, flag)| {
             format!(
-                "{flag} {address}: other machines reach the {name} listener, and with `--auth none` whoever reaches it may read \
-                 every session; listen on 127.0.0.1, choose another `--auth` (this version has none), or accept it with `--allow-open`"
+                "{flag} {address}: other machines reach the {name} listener, and with `--auth none` (all that this version has) \
+                 whoever reaches it may read every session; listen on 127.0.0.1, or accept it with `--allow-open`"
             )
         })
         .collect()

@@ -168,7 +168,7 @@ impl Draft {
         if !self.origins.contains_key("upstream.url") {
             self.problems.push(Problem::overall(
                 "no upstream is named; say which server is beside us with `--upstream http://HOST:PORT` \
-                 (or SIDESTREAM_UPSTREAM, or `upstream.url` in the file)",
+                 (or SIDESTREAM_UPSTREAM, or `upstream.url` in the file); `sidestream --help` has examples",
             ));
         }
         // Rules about values together mean little while single values are wrong.

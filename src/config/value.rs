@@ -133,7 +133,13 @@ impl Kind for Delay {
     }
 
     fn show(value: &Duration) -> String {
-        quoted(humantime::format_duration(*value))
+        const UNITS: [(&str, u128); 4] =
+            [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
+        let nanos = value.as_nanos();
+        match UNITS.iter().find(|(_, unit)| nanos >= *unit && nanos % unit == 0) {
+            Some((name, unit)) => quoted(format!("{}{name}", nanos / unit)),
+            None => quoted(humantime::format_duration(*value)),
+        }
     }
 }
 
@@ -328,7 +334,9 @@ mod tests {
     #[test]
     fn a_duration_needs_a_unit() {
         assert_eq!(Span::read(&text("15m")), Ok(Duration::from_secs(900)));
-        assert_eq!(Span::show(&Duration::from_millis(250)), "\"250ms\"");
+        for written in ["250ms", "90s", "15m", "24h", "0s"] {
+            assert_eq!(Delay::show(&Delay::read(&text(written)).unwrap()), format!("\"{written}\""));
+        }
         assert!(Span::read(&Given::Integer(15)).unwrap_err().contains("\"15s\""));
         assert!(Span::read(&text("15")).is_err());
         assert!(Span::read(&text("0s")).is_err());
