@@ -9,4 +9,10 @@
 pub mod config;
 pub mod session;
 
+pub mod server;
+
+pub mod proxy;
+
 pub mod log;
+
+pub mod wire;
