@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let limit = self.gateway.settings.sessions_per_socket;
         if self.attached.contains_key(&attach.session) {
             let message = "already attached on this socket; detach first";
-            return self.error(reference.as_ref(), Some(&attach.session), Code::AlreadyAttached, message);
+            return self.error(reference.as_ref(), Some(&attach.session), Code::Conflict, message);
         }
         if self.attached.len() >= limit {
             let message = format!("a socket may attach {limit} sessions; open another one");

@@ -5,9 +5,11 @@
 //! the protocol.
 
 mod client;
+mod code;
 mod frame;
 mod server;
 
 pub use client::{After, Attach, ClientMessage, Rejected, Reference};
+pub use code::Code;
 pub use frame::{entry_frame, with_field};
 pub use server::ServerMessage;
