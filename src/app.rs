@@ -22,7 +22,7 @@ use crate::proxy::{Interceptor, Passthrough};
 use crate::run::{Runs, RunsSettings, keep_lease};
 use crate::server::{Manners, Peer, Router, serve};
 use crate::shutdown::Shutdown;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Fact, Metrics, StoreChanged};
 
 /// How long interrupted runs have to write their terminals.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
     let store = &config.store;
     let retention = Retention { ttl: store.ttl, max_entries: store.max_entries, max_bytes: store.max_bytes };
     let embedded = |place| EmbeddedOptions { place, retention, total_bytes: store.total_bytes, ..Default::default() };
-    Ok(match config.store_url() {
+    Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
             let mut options = RedisOptions::new(url);
             options.key_prefix.clone_from(&store.key_prefix);
@@ -193,11 +193,9 @@ async fn drain(config: &Config, shutdown: &Shutdown, runs: &Runs, tasks: &TaskTr
 async fn watch_store(log: Arc<dyn Log>, metrics: Metrics) {
     let mut health = log.health();
     loop {
-        let now = health.borrow_and_update().clone();
-        metrics.store(&now);
-        match now {
-            StoreHealth::Up => tracing::info!("the store answers"),
-            StoreHealth::Down { reason } => tracing::error!(reason, "the store does not answer; streams pass through unrecorded"),
+        match &*health.borrow_and_update() {
+            StoreHealth::Up => StoreChanged::Up.emit(&metrics),
+            StoreHealth::Down { reason } => StoreChanged::Down { reason }.emit(&metrics),
         }
         if health.changed().await.is_err() {
             return;

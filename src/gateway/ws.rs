@@ -65,9 +65,8 @@ pub async fn serve<S>(io: S, gateway: Arc<Gateway>, first: Option<Attach>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    gateway.metrics.sockets.inc();
+    let _counted = gateway.metrics.socket();
     let socket = Socket::new(io, gateway.settings.message_bytes).await;
-    let metrics = gateway.metrics.clone();
     let connection = Connection {
         gateway,
         socket,
@@ -78,7 +77,6 @@ where
         missed: 0,
     };
     connection.run(first).await;
-    metrics.sockets.dec();
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {

@@ -18,10 +18,11 @@ use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::StoreHealth;
 use crate::proxy::identity::{self, Basis, Identity};
-use crate::proxy::{AcceptEncoding, Decoded, Passthrough, buffer, problem};
+use crate::proxy::{AcceptEncoding, Decoded, Passthrough, UpstreamBody, buffer, json_pointer, problem};
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
+use crate::telemetry::{Fact, RunStarted};
 use crate::wire::Code;
 
 /// Says on an answer that it is not kept in a session.
@@ -111,17 +112,17 @@ impl Interceptor {
         let request = Request::from_parts(head, request_body);
         let request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
-        let body = body.map_err(BodyError::from).boxed_unsync();
+        let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
         if !head.status.is_success() || !is_event_stream(&head.headers) {
-            return Ok(self.proxy.respond(head, body));
+            return Ok(self.proxy.respond(head, plain(body)));
         }
         let kept_out = head.headers.remove(RECORD).is_some_and(|value| value == "no");
         if kept_out {
-            return Ok(not_durable(self.proxy.respond(head, body)));
+            return Ok(not_durable(self.proxy.respond(head, plain(body))));
         }
         if let StoreHealth::Down { reason } = &*self.gateway.log.health().borrow() {
             tracing::warn!(reason, "the store is away; an answer passes through and is not kept");
-            return Ok(not_durable(self.proxy.respond(head, body)));
+            return Ok(not_durable(self.proxy.respond(head, plain(body))));
         }
         let body = match Decoded::new(&head.headers, body) {
             Ok(Ok(decoded)) => {
@@ -129,7 +130,7 @@ impl Interceptor {
                 head.headers.remove(header::CONTENT_LENGTH);
                 decoded.map_err(BodyError::from).boxed_unsync()
             }
-            Ok(Err(plain)) => plain,
+            Ok(Err(body)) => plain(body),
             // The body is gone with the error only where it was never touched; say what to change.
             Err(unknown) => {
                 return Err(Problem::new(Code::UpstreamInvalid, format!("{unknown}; keep it out with record = false")));
@@ -161,7 +162,7 @@ impl Interceptor {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        tracing::info!(session = %named.session, %run, path = candidate.path, "run started");
+        RunStarted { session: &named.session, run: &run }.emit(&self.gateway.metrics);
         let begun = self.runs.begin(spec, body).await;
         let mut response = self.proxy.respond(head, begun.body.boxed_unsync());
         let headers = response.headers_mut();
@@ -184,7 +185,6 @@ impl Interceptor {
 
     /// A stream that is not recorded: the answer says so, and the log says once how to change it.
     fn unrecorded(&self, response: Response<Body>, method: &Method, path: &str) -> Response<Body> {
-        self.gateway.metrics.unrecorded.inc();
         let route = format!("{method} {path}");
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         // Bounded: paths may hold ids, and a line per id says nothing new.
@@ -206,7 +206,7 @@ impl Candidate {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             identity: identity::identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
-            input: route.input.as_deref().and_then(|pointer| identity::text_at(body?, pointer)),
+            input: route.input.as_deref().and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
             source: source.filter(|name| name.len() <= 128),
             tagging: match route.ids {
                 Ids::Off => Tagging::Off,

@@ -36,7 +36,7 @@ pub use failure::{SetupError, UpstreamError};
 pub use forwarded::Forwarding;
 pub use identity::{Basis, Identity, Named, identify, needs_body};
 pub use intercept::Interceptor;
-pub use passthrough::{AcceptEncoding, Passthrough};
+pub use passthrough::{AcceptEncoding, Passthrough, problem};
 pub use pattern::{capture, matches};
 pub use pointer::find as json_pointer;
 pub use target::Target;

@@ -125,7 +125,7 @@ impl Passthrough {
 
 /// What the client is told when there is no answer. Its connection is closed: of its request's
 /// body nobody knows how much was read.
-pub(super) fn problem(error: UpstreamError) -> Problem {
+pub fn problem(error: UpstreamError) -> Problem {
     tracing::warn!(code = %error.code(), %error, "no answer from the upstream");
     Problem::new(error.code(), error.to_string())
 }

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use serde_json::value::RawValue;
 
-use crate::log::{Gap, RunInfo};
-use crate::session::{Offset, SessionId};
+use crate::session::{ActiveRun, Gap, Offset, SessionId};
 use crate::wire::frame::quoted;
 use crate::wire::{Code, Reference};
 
@@ -32,7 +31,7 @@ pub enum ServerMessage<'a> {
         /// The newest entry when reading started.
         tail: Offset,
         /// The active runs.
-        runs: &'a [RunInfo],
+        runs: &'a [ActiveRun],
         /// Whether entries between `offset` and `tail` follow first.
         replaying: bool,
     },
@@ -193,7 +192,7 @@ fn put_reference(out: &mut String, reference: Option<&Reference>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::GapReason;
+    use crate::session::GapReason;
 
     #[test]
     fn a_gap_names_its_range() {
