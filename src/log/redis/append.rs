@@ -73,14 +73,15 @@ impl RedisLog {
         records: Vec<Record>,
         skipped: usize,
     ) -> Result<(), Unavailable> {
-        if published == "0" {
+        let pushed = published == "1";
+        if !pushed {
             self.unpublished(session);
         }
         if self.followers.any(&keys.channel) {
             let offsets = (first.seq..).map(|seq| Offset::new(first.ms, seq));
             let records = records.into_iter().skip(skipped);
             let entries = offsets.zip(records).map(|(offset, record)| Arc::new(Entry { offset, record })).collect();
-            self.followers.stored(&keys.channel, offset(prev)?, entries);
+            self.followers.stored(&keys.channel, offset(prev)?, entries, pushed);
         }
         Ok(())
     }

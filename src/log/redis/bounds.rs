@@ -46,6 +46,9 @@ pub(super) struct Meta {
     pub(super) forks: Vec<(Offset, u64)>,
 }
 
+/// Lua's numbers are exact up to here; no session is as long, and no time as late.
+const EXACT: u64 = 1 << 53;
+
 /// The first four answers of [`add_known`]'s pipeline.
 pub(super) type KnownAnswer = ((u64, u64), Vec<Option<String>>, Option<String>, u64);
 
@@ -138,8 +141,8 @@ impl RedisLog {
         let lua = &self.supervisor.scripts().locate;
         let (place, amount) = match place {
             Place::End => ("end", 0),
-            Place::Last(n) => ("last", n),
-            Place::Since(ms) => ("since", ms),
+            Place::Last(n) => ("last", n.min(EXACT)),
+            Place::Since(ms) => ("since", ms.min(EXACT)),
         };
         let ask = || {
             self.supervisor.call(Lane::Pages, |mut connection, identity| {
@@ -199,20 +202,27 @@ impl RedisLog {
 
     async fn rows_of(&self, sessions: Vec<SessionId>) -> Result<Vec<SessionRow>, Unavailable> {
         let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME");
         for session in &sessions {
             let keys = self.keys.session(session);
-            pipeline.cmd("HMGET").arg(keys.meta).arg("created").arg("last");
+            pipeline.cmd("HMGET").arg(keys.meta).arg("expires").arg("last");
             pipeline.cmd("HLEN").arg(keys.active);
         }
         let answers: Vec<redis::Value> = self
             .supervisor
             .call(Lane::Pages, |mut connection, _| async move { pipeline.query_async(&mut connection).await })
             .await?;
+        let (time, answers) = answers.split_first().ok_or_else(|| unexpected("TIME"))?;
+        let (seconds, micros): (u64, u64) = redis::from_redis_value_ref(time).map_err(|_| unexpected("TIME"))?;
+        let now_ms = seconds * 1000 + micros / 1000;
         let mut rows = Vec::new();
         for (session, answer) in sessions.into_iter().zip(answers.chunks_exact(2)) {
-            let meta: [Option<String>; 2] = redis::from_redis_value_ref(&answer[0]).map_err(|_| unexpected("HMGET"))?;
+            let meta: (Option<u64>, Option<String>) =
+                redis::from_redis_value_ref(&answer[0]).map_err(|_| unexpected("HMGET"))?;
             let active = redis::from_redis_value_ref(&answer[1]).map_err(|_| unexpected("HLEN"))?;
-            if let [Some(_), Some(last)] = meta {
+            if let (Some(expires), Some(last)) = meta
+                && now_ms < expires
+            {
                 rows.push(SessionRow { session, tail: offset(&last)?, active });
             }
         }

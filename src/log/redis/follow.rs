@@ -37,8 +37,8 @@ struct Channels {
 struct Channel {
     followers: Vec<PushSender>,
     subscribed: watch::Sender<bool>,
-    /// The last offset that our own appends have delivered.
-    delivered: Offset,
+    /// The newest offset that followers were told of; [`Offset::ZERO`]: not known.
+    told: Offset,
 }
 
 /// What the listener has to do.
@@ -59,7 +59,7 @@ impl Followers {
         let Channels { by_name, changed, .. } = &mut *channels;
         let entry = by_name.entry(channel).or_insert_with_key(|name| {
             changed.insert(name.clone());
-            Channel { followers: Vec::new(), subscribed: watch::Sender::new(false), delivered: Offset::ZERO }
+            Channel { followers: Vec::new(), subscribed: watch::Sender::new(false), told: Offset::ZERO }
         });
         entry.followers.push(sender);
         let subscribed = entry.subscribed.subscribe();
@@ -73,12 +73,15 @@ impl Followers {
         self.lock().by_name.contains_key(channel)
     }
 
-    /// Entries that our own append has stored.
-    pub(super) fn stored(&self, channel: &str, prev: Offset, entries: Vec<Arc<Entry>>) {
+    /// Entries that our own append has stored. `pushed`: the server's channel will carry them, too.
+    pub(super) fn stored(&self, channel: &str, prev: Offset, entries: Vec<Arc<Entry>>, pushed: bool) {
         let Some(last) = entries.last().map(|entry| entry.offset) else { return };
         let mut channels = self.lock();
-        if let Some(channel) = channels.by_name.get_mut(channel) {
-            channel.delivered = channel.delivered.max(last);
+        let Some(channel) = channels.by_name.get_mut(channel) else { return };
+        // Where another writer came between, the channel brings both in order, a moment later.
+        let continues = channel.told == Offset::ZERO || channel.told == prev || !pushed;
+        if last > channel.told && continues {
+            channel.told = last;
             channel.tell(&Push::Entries { prev, entries });
         }
     }
@@ -87,11 +90,11 @@ impl Followers {
     pub(super) fn pushed(&self, channel: &str, message: Vec<u8>) {
         let mut channels = self.lock();
         let Some(channel) = channels.by_name.get_mut(channel) else { return };
-        // Our own append's push comes after its answer: everybody here has had it or, where another
-        // writer came between, has been told of what comes after it and has read; who came later
-        // has read anyway.
-        if push::last_offset(&message).is_some_and(|last| last <= channel.delivered) {
-            return;
+        if let Some(last) = push::last_offset(&message) {
+            if last <= channel.told {
+                return; // our own append was faster
+            }
+            channel.told = last;
         }
         channel.tell(&push::decode(Bytes::from(message)));
     }
@@ -122,12 +125,12 @@ impl Followers {
     pub(super) fn all(&self) -> Vec<String> {
         let mut channels = self.lock();
         channels.changed.clear();
-        channels
-            .by_name
-            .iter()
-            .inspect(|(_, channel)| _ = channel.subscribed.send_replace(false))
-            .map(|(name, _)| name.clone())
-            .collect()
+        for channel in channels.by_name.values_mut() {
+            channel.subscribed.send_replace(false);
+            // Another server may be behind the new connection, and its clock behind the old one's.
+            channel.told = Offset::ZERO;
+        }
+        channels.by_name.keys().cloned().collect()
     }
 
     /// These subscriptions are confirmed. `again`: they had been lost, so that pushes may be
@@ -221,11 +224,28 @@ mod tests {
         let (mut following, _) = followers.add(CHANNEL.into());
         let message = b"entries 5-1 7-2\n4,2\ndatahi".to_vec();
         let Push::Entries { prev, entries } = push::decode(message.clone().into()) else { panic!("no entries") };
-        followers.stored(CHANNEL, prev, entries);
+        followers.stored(CHANNEL, prev, entries.clone(), true);
         followers.pushed(CHANNEL, message);
+        followers.stored(CHANNEL, prev, entries, true);
         followers.pushed(CHANNEL, b"check".to_vec());
         assert!(matches!(following.next().await, Some(Push::Entries { .. })));
         assert!(matches!(following.next().await, Some(Push::Check)));
+    }
+
+    #[tokio::test]
+    async fn an_append_that_overtook_another_writers_push_waits_for_the_channel() {
+        let followers = Followers::default();
+        let (mut following, _) = followers.add(CHANNEL.into());
+        let pushes = ["entries 5-1 7-2\n4,2\ndatahi", "entries 7-2 7-3\n4,2\ndatayo", "entries 7-3 7-4\n4,2\ndataho"];
+        let Push::Entries { prev, entries } = push::decode(Bytes::from(pushes[2])) else { panic!("no entries") };
+        followers.pushed(CHANNEL, pushes[0].into());
+        followers.stored(CHANNEL, prev, entries, true);
+        followers.pushed(CHANNEL, pushes[1].into());
+        followers.pushed(CHANNEL, pushes[2].into());
+        for seq in 2..=4 {
+            let Some(Push::Entries { entries, .. }) = following.next().await else { panic!("no entries") };
+            assert_eq!(entries[0].offset.seq, seq);
+        }
     }
 
     #[tokio::test]

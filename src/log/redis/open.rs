@@ -47,27 +47,31 @@ impl RedisLog {
 
     pub(super) async fn do_run(&self, session: &SessionId, run: &RunId) -> Result<Option<RunInfo>, Unavailable> {
         let keys = self.keys.session(session);
-        let field: Option<String> = self
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline.cmd("TIME");
+        pipeline.cmd("HMGET").arg(&keys.meta).arg("expires").arg(format!("run:{run}"));
+        let ((seconds, micros), [expires, field]) = self
             .supervisor
-            .call(Lane::Writes, |mut connection, _| {
-                let command = Cmd::new().arg("HGET").arg(&keys.meta).arg(format!("run:{run}")).take();
-                async move { command.query_async(&mut connection).await }
+            .call(Lane::Writes, |mut connection, _| async move {
+                pipeline.query_async::<((u64, u64), [Option<String>; 2])>(&mut connection).await
             })
             .await?;
-        let info = field.as_deref().and_then(RunField::parse);
+        let now_ms = seconds * 1000 + micros / 1000;
+        let live = expires.and_then(|at| at.parse::<u64>().ok()).is_some_and(|at| now_ms < at);
+        let info = field.filter(|_| live).as_deref().and_then(RunField::parse);
         Ok(info.map(|RunField { owner, started, ended }| RunInfo { run: run.clone(), owner, started, ended }))
     }
 
     pub(super) async fn do_session_of(&self, run: &RunId) -> Result<Option<SessionId>, Unavailable> {
-        let key = self.keys.run(run);
+        let command = Cmd::new().arg("GET").arg(self.keys.run(run)).take();
         let session: Option<String> = self
             .supervisor
-            .call(Lane::Writes, |mut connection, _| {
-                let command = Cmd::new().arg("GET").arg(key).take();
-                async move { command.query_async(&mut connection).await }
-            })
+            .call(Lane::Writes, |mut connection, _| async move { command.query_async(&mut connection).await })
             .await?;
-        Ok(session.and_then(|session| SessionId::from_store(&session).ok()))
+        let Some(session) = session.and_then(|session| SessionId::from_store(&session).ok()) else { return Ok(None) };
+        // The name may outlive the run: its session may be erased, or may never have been opened.
+        Ok(self.do_run(&session, run).await?.map(|_| session))
     }
 
     /// `SET key value` for as long as a session is kept.

@@ -23,9 +23,12 @@ pub(super) fn decode(message: Bytes) -> Push {
     entries(&message).unwrap_or(Push::Check)
 }
 
-/// The last offset of the entries in `message`, without decoding them.
+/// The last offset that `message` names, without decoding entries.
 pub(super) fn last_offset(message: &[u8]) -> Option<Offset> {
-    let (head, rest) = line(message)?;
+    let Some((head, rest)) = line(message) else {
+        let ids = str::from_utf8(message).ok()?.strip_prefix("ids ")?;
+        return ids.rsplit(' ').next()?.parse().ok();
+    };
     let (_, first) = head_of(head)?;
     let (lens, _) = line(rest)?;
     let more = lens.iter().filter(|&&byte| byte == b';').count() as u64;
@@ -82,6 +85,7 @@ mod tests {
 
     #[test]
     fn whatever_else_comes_is_a_reason_to_read() {
+        assert_eq!(last_offset(b"ids 5-1 7-2 7-9"), Some(Offset::new(7, 9)));
         let odd = [
             "check",
             "ids 5-1 7-2 7-9",

@@ -12,7 +12,7 @@ use super::fields::entries_of;
 use super::gap::{Cursor, REWIND_MS, judge, removed, rolled_back};
 use super::keys::SessionKeys;
 use super::supervisor::Lane;
-use crate::log::{GapReason, Page, PageLimits, Read, Unavailable};
+use crate::log::{GapReason, Page, PageLimits, Place, Read, Unavailable};
 use crate::session::{Entry, Offset, SessionId};
 
 impl RedisLog {
@@ -40,7 +40,7 @@ impl RedisLog {
             return match judge(&meta, after) {
                 Cursor::Lost(gap) => Ok(Read::Gap(gap)),
                 Cursor::Unknown if !found => {
-                    let older = self.newest_before(&keys, after).await?;
+                    let older = self.rewind(session, &keys, after, &meta).await?;
                     Ok(Read::Gap(rolled_back(&meta, after, older)))
                 }
                 Cursor::Exact | Cursor::Unknown => {
@@ -85,6 +85,24 @@ impl RedisLog {
             })
             .await?;
         Ok(entries_of(found)?.first().map(|entry| entry.offset))
+    }
+
+    /// Where a reader of a lost branch may start again: older than its cursor in both halves.
+    async fn rewind(
+        &self,
+        session: &SessionId,
+        keys: &SessionKeys,
+        cursor: Offset,
+        meta: &Meta,
+    ) -> Result<Option<Offset>, Unavailable> {
+        match self.newest_before(keys, cursor).await? {
+            // This branch had grown further by that time; what the reader has from there on is foreign.
+            Some(older) if older.seq >= cursor.seq => {
+                let before = meta.last.seq.saturating_sub(cursor.seq.saturating_sub(1));
+                self.do_locate(session, Place::Last(before)).await
+            }
+            older => Ok(older),
+        }
     }
 }
 

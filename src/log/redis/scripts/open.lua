@@ -2,7 +2,7 @@
 --
 -- ARGV: 5 run, 6 owner, 7 nonce, 8 counts, 9 lens, 10 bytes, 11… fields.
 -- Answers: opened started | stored first last prev published | fenced | terminal offset state |
--- erased | unknown
+-- unknown
 
 local id, owner, nonce = ARGV[5], ARGV[6], ARGV[7]
 local batch = { counts = ARGV[8], lens = ARGV[9], bytes = tonumber(ARGV[10]), base = 11, skip = 0 }
@@ -11,11 +11,11 @@ local field = 'run:' .. id
 local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
-  if tomb and tomb.state == 'erased' then return { 'erased' } end
   if redis.call('EXISTS', LOG) == 1 then
     s = rebuild(field)
   else
-    local expired = tomb and now >= tomb.expires and tomb.last or nil
+    -- An erased session may be made anew by a run; its offsets go on.
+    local expired = tomb and tomb.state == 'live' and now >= tomb.expires and tomb.last or nil
     s = create(tomb and tomb.last or ZERO, expired, field, expired_meta)
   end
 end
