@@ -1,0 +1,65 @@
+//! The stores that the suite runs on.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use sidestream::log::{Log, Retention};
+
+/// A kind of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    // The embedded store is being written on this branch; Redis plugs in here as `Redis`.
+}
+
+/// Makes a test of each case for every store. To add a store, add a line.
+macro_rules! on_every_store {
+    ($($case:ident),+ $(,)?) => {
+        // on_every_store!(@ redis Redis $($case)+);
+    };
+    (@ $name:ident $store:ident $($case:ident)+) => {
+        mod $name {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(crate::stores::Store::$store).await;
+                }
+            )+
+        }
+    };
+}
+
+impl Store {
+    /// An empty store of this kind, which keeps everything that a case appends.
+    pub async fn open(self) -> OpenStore {
+        self.open_with(Retention::default()).await
+    }
+
+    /// An empty store of this kind.
+    pub async fn open_with(self, retention: Retention) -> OpenStore {
+        let _ = retention;
+        match self {}
+    }
+}
+
+/// A store, open for the length of one test.
+pub struct OpenStore {
+    log: Arc<dyn Log>,
+    /// What must live as long as the store: a server process, a temporary directory.
+    _keep: Box<dyn Any + Send + Sync>,
+}
+
+impl OpenStore {
+    /// A handle for another task.
+    pub fn handle(&self) -> Arc<dyn Log> {
+        self.log.clone()
+    }
+}
+
+impl Deref for OpenStore {
+    type Target = dyn Log;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.log
+    }
+}
