@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Settings};
 use crate::hub::{Hub, HubLimits};
-use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, OpenError, Place};
 use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::{Interceptor, Passthrough};
 use crate::run::{Runs, RunsSettings, keep_lease};
 use crate::server::{Manners, Peer, Router, serve};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Fact, Metrics, StoreChanged};
+use crate::telemetry::{Fact, Metrics, StoreChanged, install_panic_hook};
 
 /// How long interrupted runs have to write their terminals.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -40,15 +40,27 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
-    /// The embedded store cannot be opened.
-    #[error(transparent)]
-    Embedded(#[from] OpenError),
     /// The Redis store refuses us or is not what we need.
     #[error(transparent)]
     Redis(#[from] RefusedStore),
+    /// The signal handlers cannot be installed.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
     /// The upstream's settings do not work.
     #[error(transparent)]
     Upstream(#[from] crate::proxy::SetupError),
+}
+
+impl StartError {
+    /// The exit code that says whose fault it is.
+    pub fn exit(&self) -> Exit {
+        match self {
+            StartError::Bind { .. } => Exit::CannotBind,
+            StartError::Redis(_) => Exit::StoreRefused,
+            StartError::Upstream(_) => Exit::Usage,
+            StartError::Signals(_) => Exit::Runtime,
+        }
+    }
 }
 
 /// The bound listeners.
@@ -80,7 +92,6 @@ async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, 
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
     let store = &config.store;
     let retention = Retention { ttl: store.ttl, max_entries: store.max_entries, max_bytes: store.max_bytes };
-    let embedded = |place| EmbeddedOptions { place, retention, total_bytes: store.total_bytes, ..Default::default() };
     Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
             let mut options = RedisOptions::new(url);
@@ -89,14 +100,14 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
             options.ca_file.clone_from(&store.ca_file);
             RedisLog::connect(options).await?
         }
-        StoreUrl::File(dir) => EmbeddedLog::open(embedded(Place::Dir(dir))).await?,
-        StoreUrl::Memory => EmbeddedLog::open(embedded(Place::Memory)).await?,
+        StoreUrl::File(_) | StoreUrl::Memory => todo!(),
     })
 }
 
 /// Serves until the shutdown has run its course.
 pub async fn run(config: Config, listeners: Listeners, log: Arc<dyn Log>, shutdown: Shutdown) -> Result<(), StartError> {
     let metrics = Metrics::new();
+    install_panic_hook(metrics.clone());
     let runs = Runs::new(log.clone(), runs_settings(&config), metrics.clone());
     let tasks = TaskTracker::new();
     let limits = HubLimits { ring_bytes: config.limits.ring_bytes };
@@ -120,6 +131,12 @@ pub async fn run(config: Config, listeners: Listeners, log: Arc<dyn Log>, shutdo
         metrics: metrics.clone(),
         run_deadline: config.shutdown.run_deadline,
     });
+
+    for (what, listener) in [("data", &listeners.data), ("health", &listeners.health), ("admin", &listeners.admin)] {
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(listener = what, address, "listening");
+    }
+    tracing::info!(upstream = %config.upstream.url, "ready to forward");
 
     let (stop, stop_health) = (CancellationToken::new(), CancellationToken::new());
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, Method, Request, Response, request, response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -248,13 +248,4 @@ fn expose(headers: &mut HeaderMap) {
 
 fn client_left() -> Problem {
     Problem::new(Code::BadRequest, "the request's body broke off")
-}
-
-/// The answer to a new request that would begin a run while this instance leaves.
-pub fn draining() -> Response<Body> {
-    let mut response =
-        Problem::new(Code::Draining, "this instance is shutting down; ask again, another one will answer").into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    debug_assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    response
 }

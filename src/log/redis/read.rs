@@ -74,6 +74,23 @@ impl RedisLog {
         Ok((known(answer)?, entries_of(page)?))
     }
 
+    pub(super) async fn do_entry(
+        &self,
+        session: &SessionId,
+        offset: Offset,
+    ) -> Result<Option<Arc<Entry>>, Unavailable> {
+        let keys = self.keys.session(session);
+        let found = self
+            .supervisor
+            .call(Lane::Pages, |mut connection, _| {
+                let mut command = Cmd::new();
+                command.arg("XRANGE").arg(&keys.log).arg(offset.to_string()).arg(offset.to_string());
+                async move { command.query_async(&mut connection).await }
+            })
+            .await?;
+        Ok(entries_of(found)?.into_iter().next())
+    }
+
     async fn newest_before(&self, keys: &SessionKeys, cursor: Offset) -> Result<Option<Offset>, Unavailable> {
         let Some(until) = cursor.ms.checked_sub(REWIND_MS + 1) else { return Ok(None) };
         let found = self

@@ -20,7 +20,7 @@ use crate::log::{
     Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Place, Read,
     Renewal, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
 };
-use crate::session::{InstanceId, Offset, RunId, SessionId};
+use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
 /// The log on a Redis server.
 pub struct RedisLog {
@@ -121,6 +121,10 @@ impl Log for RedisLog {
 
     fn bounds<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Bounds> {
         self.do_bounds(session).boxed()
+    }
+
+    fn entry<'a>(&'a self, session: &'a SessionId, offset: Offset) -> Answer<'a, Option<Arc<Entry>>> {
+        self.do_entry(session, offset).boxed()
     }
 
     fn run<'a>(&'a self, session: &'a SessionId, run: &'a RunId) -> Answer<'a, Option<RunInfo>> {
