@@ -105,7 +105,12 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
 }
 
 /// Serves until the shutdown has run its course.
-pub async fn run(config: Config, listeners: Listeners, log: Arc<dyn Log>, shutdown: Shutdown) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    log: Arc<dyn Log>,
+    shutdown: Shutdown,
+) -> Result<(), StartError> {
     let metrics = Metrics::new();
     install_panic_hook(metrics.clone());
     let runs = Runs::new(log.clone(), runs_settings(&config), metrics.clone());

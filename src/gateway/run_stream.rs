@@ -168,7 +168,8 @@ impl Reader {
         }
         match record.kind {
             Kind::Event => {
-                let tagged = self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, item.offset()).to_string());
+                let tagged =
+                    self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, item.offset()).to_string());
                 let id = tagged.as_deref().or(record.id.as_deref());
                 encode(record.event.as_deref(), &record.data, id, out);
             }

@@ -161,7 +161,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     handle.abort();
                     self.say(&ServerMessage::Ack { reference: reference.as_ref() });
                 }
-                None => self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it"),
+                None => {
+                    self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it")
+                }
             },
             ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
             ClientMessage::Pong => {}

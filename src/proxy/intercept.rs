@@ -206,7 +206,10 @@ impl Candidate {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             identity: identity::identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
-            input: route.input.as_deref().and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
+            input: route
+                .input
+                .as_deref()
+                .and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
             source: source.filter(|name| name.len() <= 128),
             tagging: match route.ids {
                 Ids::Off => Tagging::Off,

@@ -45,7 +45,8 @@ pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, run: RunId, appe
     loop {
         match log.append(append.clone()).await {
             Ok(appended) => {
-                let (events, bytes) = (append.records.len() as u64, append.records.iter().map(Record::size).sum::<usize>());
+                let (events, bytes) =
+                    (append.records.len() as u64, append.records.iter().map(Record::size).sum::<usize>());
                 let (session, bytes, took) = (&append.session, bytes as u64, began.elapsed());
                 EventsAppended { session, run: &run, events, bytes, took }.emit(&metrics);
                 return Committed::Appended(append, appended);

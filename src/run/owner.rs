@@ -140,12 +140,7 @@ enum CallerEnd {
 }
 
 impl Owner {
-    pub(super) fn new(
-        runs: Arc<Runs>,
-        spec: RunSpec,
-        caller: Caller,
-        opened: oneshot::Sender<Option<Offset>>,
-    ) -> Self {
+    pub(super) fn new(runs: Arc<Runs>, spec: RunSpec, caller: Caller, opened: oneshot::Sender<Option<Offset>>) -> Self {
         let fence = Fence { counter: 1, nonce: format!("{:032x}", crate::random::u128()).into() };
         Owner {
             decoder: Decoder::new(runs.settings.event_bytes),
@@ -183,7 +178,12 @@ impl Owner {
             if flight.is_none() {
                 match self.next_append() {
                     Some(append) => {
-                        flight = Some(Box::pin(commit::append(runs.log.clone(), runs.metrics.clone(), self.spec.run.clone(), append)));
+                        flight = Some(Box::pin(commit::append(
+                            runs.log.clone(),
+                            runs.metrics.clone(),
+                            self.spec.run.clone(),
+                            append,
+                        )));
                         self.flight_began = Instant::now();
                     }
                     None if self.ended => break,

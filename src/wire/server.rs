@@ -116,7 +116,10 @@ impl ServerMessage<'_> {
                 out.push_str(r#"{"type":"welcome","connection":"#);
                 quoted(&mut out, connection);
                 let (min, max) = RECONNECT_MS;
-                put(&mut out, format_args!(r#","heartbeat_ms":{heartbeat_ms},"max_message_bytes":{max_message_bytes}"#));
+                put(
+                    &mut out,
+                    format_args!(r#","heartbeat_ms":{heartbeat_ms},"max_message_bytes":{max_message_bytes}"#),
+                );
                 put(&mut out, format_args!(r#","reconnect":{{"min_ms":{min},"max_ms":{max}}}"#));
             }
             ServerMessage::Attached { reference, session, offset, tail, runs, replaying } => {
@@ -139,9 +142,14 @@ impl ServerMessage<'_> {
                 put(&mut out, format_args!(r#","{lost_key}":{lost},"reason":"{}""#, reason.as_str()));
             }
             ServerMessage::At { session, offset, prev } => {
-                put(&mut out, format_args!(r#"{{"type":"at","session":"{session}","offset":"{offset}","prev":"{prev}""#));
+                put(
+                    &mut out,
+                    format_args!(r#"{{"type":"at","session":"{session}","offset":"{offset}","prev":"{prev}""#),
+                );
             }
-            ServerMessage::Erased { session } => put(&mut out, format_args!(r#"{{"type":"erased","session":"{session}""#)),
+            ServerMessage::Erased { session } => {
+                put(&mut out, format_args!(r#"{{"type":"erased","session":"{session}""#))
+            }
             ServerMessage::Status { code } => {
                 let (name, retryable) = (code.as_str(), code.retryable());
                 put(&mut out, format_args!(r#"{{"type":"status","code":"{name}","retryable":{retryable}"#));
@@ -204,7 +212,9 @@ mod tests {
 
     #[test]
     fn a_message_escapes_what_it_quotes() {
-        let text = ServerMessage::Error { reference: None, session: None, code: Code::BadMessage, message: "\"\n\u{1}\\" }.encode();
+        let text =
+            ServerMessage::Error { reference: None, session: None, code: Code::BadMessage, message: "\"\n\u{1}\\" }
+                .encode();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["message"], "\"\n\u{1}\\");
     }
