@@ -16,6 +16,7 @@ use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Settings};
 use crate::hub::{Hub, HubLimits};
+use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, OpenError, Place};
 use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::{Interceptor, Passthrough};
@@ -40,6 +41,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The embedded store cannot be opened.
+    #[error(transparent)]
+    Embedded(#[from] OpenError),
     /// The Redis store refuses us or is not what we need.
     #[error(transparent)]
     Redis(#[from] RefusedStore),
@@ -56,7 +60,7 @@ impl StartError {
     pub fn exit(&self) -> Exit {
         match self {
             StartError::Bind { .. } => Exit::CannotBind,
-            StartError::Redis(_) => Exit::StoreRefused,
+            StartError::Embedded(_) | StartError::Redis(_) => Exit::StoreRefused,
             StartError::Upstream(_) => Exit::Usage,
             StartError::Signals(_) => Exit::Runtime,
         }
@@ -92,6 +96,7 @@ async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, 
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
     let store = &config.store;
     let retention = Retention { ttl: store.ttl, max_entries: store.max_entries, max_bytes: store.max_bytes };
+    let embedded = |place| EmbeddedOptions { place, retention, total_bytes: store.total_bytes, ..Default::default() };
     Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
             let mut options = RedisOptions::new(url);
@@ -100,7 +105,8 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
             options.ca_file.clone_from(&store.ca_file);
             RedisLog::connect(options).await?
         }
-        StoreUrl::File(_) | StoreUrl::Memory => todo!(),
+        StoreUrl::File(dir) => EmbeddedLog::open(embedded(Place::Dir(dir))).await?,
+        StoreUrl::Memory => EmbeddedLog::open(embedded(Place::Memory)).await?,
     })
 }
 

@@ -83,6 +83,11 @@ pub fn identify(rules: &[SessionRule], head: &request::Parts, body: Option<&[u8]
 }
 
 impl Identity {
+    /// The session that the request itself names, by its own header or by a rule.
+    pub fn named_by_request(&self) -> Option<&SessionId> {
+        matches!(self.named.basis, Basis::Named | Basis::Rule).then_some(&self.named.session)
+    }
+
     /// Whether the answer's head may still change it.
     pub fn awaits_answer(&self) -> bool {
         !self.response_headers.is_empty()

@@ -22,7 +22,7 @@ use crate::proxy::{AcceptEncoding, Decoded, Passthrough, UpstreamBody, buffer, j
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
-use crate::telemetry::{Fact, RunStarted};
+use crate::telemetry::{Fact, NotRecorded, RunStarted, SessionRuleSkipped, StreamNotRecorded};
 use crate::wire::Code;
 
 /// Says on an answer that it is not kept in a session.
@@ -31,8 +31,14 @@ const DURABLE: HeaderName = HeaderName::from_static("sidestream-durable");
 /// By which a backend keeps one answer out of the log.
 const RECORD: HeaderName = HeaderName::from_static("sidestream-record");
 
+/// What a client has of a stream (WHATWG HTML §9.2.3).
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// By which a caller names the agent that answers.
 const SOURCE: HeaderName = HeaderName::from_static("sidestream-source");
+
+/// Routes of which it is said that their streams pass through.
+const SAID: usize = 64;
 
 /// The interceptor.
 pub struct Interceptor {
@@ -80,23 +86,31 @@ impl Interceptor {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
         let upgrade = request.headers().contains_key(header::UPGRADE);
-        if upgrade || method == Method::CONNECT || !self.records(route, &method, &path) {
-            let response = self.proxy.handle(request, peer).await;
-            return if is_stream(&response) { self.unrecorded(response, &method, &path) } else { response };
+        let kept_out = if upgrade { Some(NotRecorded::Method) } else { self.kept_out(route, &method, &path) };
+        let Some(reason) = kept_out else {
+            return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
+        };
+        let response = self.proxy.handle(request, peer).await;
+        match response.status().is_success() && is_event_stream(response.headers()) {
+            true => self.unrecorded(response, reason, &method, &path),
+            false => response,
         }
-        self.record(route, request, peer).await.unwrap_or_else(Problem::into_response)
     }
 
-    /// Whether streams of this request are recorded, if its answer is one.
-    fn records(&self, route: &Route, method: &Method, path: &str) -> bool {
-        if !route.record || self.intercept == Intercept::Off {
-            return false;
+    /// Why streams of this request are not recorded, if they are not.
+    fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
+        if self.intercept == Intercept::Off {
+            return Some(NotRecorded::Intercept);
         }
-        route.intercept.unwrap_or_else(|| match &self.intercept {
-            Intercept::Auto => !matches!(*method, Method::GET | Method::HEAD),
-            Intercept::Off => false,
-            Intercept::Only(patterns) => patterns.iter().any(|pattern| pattern.matches(method, path)),
-        })
+        match (route.record, route.intercept, &self.intercept) {
+            (false, _, _) | (true, Some(false), _) => Some(NotRecorded::Route),
+            (true, Some(true), _) => None,
+            (true, None, Intercept::Only(patterns)) => {
+                let named = patterns.iter().any(|pattern| pattern.matches(method, path));
+                (!named).then_some(NotRecorded::Intercept)
+            }
+            (true, None, _) => matches!(*method, Method::GET | Method::HEAD | Method::CONNECT).then_some(NotRecorded::Method),
+        }
     }
 
     async fn record(&self, route: &Route, request: Request<Incoming>, peer: Peer) -> Result<Response<Body>, Problem> {
@@ -109,6 +123,9 @@ impl Interceptor {
         let (head, request_body) = request.into_parts();
         let candidate = Candidate::new(route, &head, body.as_ref())?;
         drop(body);
+        if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
+            return Ok(answer);
+        }
         let request = Request::from_parts(head, request_body);
         let request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
@@ -118,11 +135,12 @@ impl Interceptor {
         }
         let kept_out = head.headers.remove(RECORD).is_some_and(|value| value == "no");
         if kept_out {
-            return Ok(not_durable(self.proxy.respond(head, plain(body))));
+            let response = self.proxy.respond(head, plain(body));
+            return Ok(self.unrecorded(response, NotRecorded::Upstream, &candidate.method, &candidate.path));
         }
-        if let StoreHealth::Down { reason } = &*self.gateway.log.health().borrow() {
-            tracing::warn!(reason, "the store is away; an answer passes through and is not kept");
-            return Ok(not_durable(self.proxy.respond(head, plain(body))));
+        if *self.gateway.log.health().borrow() != StoreHealth::Up {
+            let response = self.proxy.respond(head, plain(body));
+            return Ok(self.unrecorded(response, NotRecorded::Store, &candidate.method, &candidate.path));
         }
         let body = match Decoded::new(&head.headers, body) {
             Ok(Ok(decoded)) => {
@@ -171,6 +189,7 @@ impl Interceptor {
         }
         name_run(headers, &named.session, &run, begun.started);
         if named.basis == Basis::BodyTooLarge {
+            SessionRuleSkipped { limit: self.body_limit }.emit(&self.gateway.metrics);
             headers.insert(HeaderName::from_static("sidestream-session-rule"), HeaderValue::from_static("none"));
         }
         expose(headers);
@@ -183,18 +202,33 @@ impl Interceptor {
         run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
     }
 
-    /// A stream that is not recorded: the answer says so, and the log says once how to change it.
-    fn unrecorded(&self, response: Response<Body>, method: &Method, path: &str) -> Response<Body> {
+    /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
+    /// the session's newest run does not have is the upstream's business.
+    async fn resume_upstreams_own(
+        &self,
+        headers: &HeaderMap,
+        candidate: &Candidate,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        let id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
+        let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
+        let Some((run, offset)) = found else { return Ok(None) };
+        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false };
+        run_stream::serve(&self.gateway, wanted).await.map(Some)
+    }
+
+    /// A stream that is not recorded: the answer says so, and the log says once per route how to
+    /// change it.
+    fn unrecorded(&self, response: Response<Body>, reason: NotRecorded, method: &Method, path: &str) -> Response<Body> {
         let route = format!("{method} {path}");
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         // Bounded: paths may hold ids, and a line per id says nothing new.
-        if self.intercept != Intercept::Off && said.len() < 64 && said.insert(route.clone()) {
-            tracing::info!(
-                route,
-                "a stream passes through and is not kept; to keep it add [[route]] match = \"{route}\", intercept = true"
-            );
-        }
-        not_durable(response)
+        let first = said.len() < SAID && said.insert(route.clone());
+        drop(said);
+        StreamNotRecorded { reason, route: first.then_some(route.as_str()) }.emit(&self.gateway.metrics);
+        let mut response = response;
+        response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
+        response
     }
 }
 
@@ -223,22 +257,13 @@ impl Candidate {
 
 /// The id of ours that a client sends back, if it sends one.
 fn resumed(headers: &HeaderMap) -> Option<TaggedId> {
-    TaggedId::parse(headers.get("last-event-id")?.to_str().ok()?)
-}
-
-fn is_stream(response: &Response<Body>) -> bool {
-    response.status().is_success() && is_event_stream(response.headers())
+    TaggedId::parse(headers.get(LAST_EVENT_ID)?.to_str().ok()?)
 }
 
 /// Whether the media type is `text/event-stream`, whatever its parameters and case.
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
-}
-
-fn not_durable(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
-    response
 }
 
 /// Lets a page of another origin read our headers, where the upstream lets it read the answer.
