@@ -3,19 +3,23 @@
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
+use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
 use sidestream::log::{Log, Retention};
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    // The embedded store is being written on this branch; Redis plugs in here as `Redis`.
+    Memory,
+    Disk,
 }
 
 /// Makes a test of each case for every store. To add a store, add a line.
 macro_rules! on_every_store {
     ($($case:ident),+ $(,)?) => {
-        // on_every_store!(@ redis Redis $($case)+);
+        on_every_store!(@ memory Memory $($case)+);
+        on_every_store!(@ disk Disk $($case)+);
     };
     (@ $name:ident $store:ident $($case:ident)+) => {
         mod $name {
@@ -37,8 +41,13 @@ impl Store {
 
     /// An empty store of this kind.
     pub async fn open_with(self, retention: Retention) -> OpenStore {
-        let _ = retention;
-        match self {}
+        match self {
+            Store::Memory => embedded(Location::Memory, retention, Box::new(())).await,
+            Store::Disk => {
+                let dir = tempfile::tempdir().unwrap();
+                embedded(Location::Dir(dir.path().into()), retention, Box::new(dir)).await
+            }
+        }
     }
 }
 
@@ -62,4 +71,9 @@ impl Deref for OpenStore {
     fn deref(&self) -> &Self::Target {
         &*self.log
     }
+}
+
+async fn embedded(location: Location, retention: Retention, keep: Box<dyn Any + Send + Sync>) -> OpenStore {
+    let options = EmbeddedOptions { location, retention, total_bytes: 1 << 30, sweep_every: Duration::from_millis(50) };
+    OpenStore { log: EmbeddedLog::open(options).await.unwrap(), _keep: keep }
 }
