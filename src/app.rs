@@ -16,7 +16,7 @@ use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Settings};
 use crate::hub::{Hub, HubLimits};
-use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, OpenError, Place};
+use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
 use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::{Interceptor, Passthrough};
@@ -96,7 +96,8 @@ async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, 
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
     let store = &config.store;
     let retention = Retention { ttl: store.ttl, max_entries: store.max_entries, max_bytes: store.max_bytes };
-    let embedded = |place| EmbeddedOptions { place, retention, total_bytes: store.total_bytes, ..Default::default() };
+    let embedded =
+        |location| EmbeddedOptions { retention, total_bytes: store.total_bytes, ..EmbeddedOptions::new(location) };
     Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
             let mut options = RedisOptions::new(url);
@@ -105,8 +106,8 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
             options.ca_file.clone_from(&store.ca_file);
             RedisLog::connect(options).await?
         }
-        StoreUrl::File(dir) => EmbeddedLog::open(embedded(Place::Dir(dir))).await?,
-        StoreUrl::Memory => EmbeddedLog::open(embedded(Place::Memory)).await?,
+        StoreUrl::File(dir) => EmbeddedLog::open(embedded(Location::Dir(dir))).await?,
+        StoreUrl::Memory => EmbeddedLog::open(embedded(Location::Memory)).await?,
     })
 }
 

@@ -109,7 +109,9 @@ impl Interceptor {
                 let named = patterns.iter().any(|pattern| pattern.matches(method, path));
                 (!named).then_some(NotRecorded::Intercept)
             }
-            (true, None, _) => matches!(*method, Method::GET | Method::HEAD | Method::CONNECT).then_some(NotRecorded::Method),
+            (true, None, _) => {
+                matches!(*method, Method::GET | Method::HEAD | Method::CONNECT).then_some(NotRecorded::Method)
+            }
         }
     }
 

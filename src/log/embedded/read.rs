@@ -13,7 +13,7 @@ use super::tables::{ENTRIES, RUNS, SESSIONS, Standing, TOMBS, offset_at, standin
 use crate::log::{
     Bounds, Gap, GapReason, Page, PageLimits, Place, Read, Retention, RunInfo, SessionBounds, SessionRow,
 };
-use crate::session::{Offset, RunId, SessionId};
+use crate::session::{Entry, Offset, RunId, SessionId};
 
 /// How much older than a cursor of a lost branch an entry must be for the reader to keep it.
 const KEPT_OF_LOST_BRANCH_MS: u64 = 60_000;
@@ -85,6 +85,14 @@ impl Snapshot<'_> {
             active: state.active.iter().map(|run| run.info()).collect(),
             newest_run: state.newest_run,
         }))
+    }
+
+    pub(super) fn entry(&self, session: &SessionId, offset: Offset) -> Result<Option<Arc<Entry>>, Fault> {
+        let Known::Live(state) = self.session(session)? else { return Ok(None) };
+        let entries = self.read.open_table(ENTRIES)?;
+        let Some(row) = entries.get((state.number, offset.seq))? else { return Ok(None) };
+        let entry = entry::decode(offset.seq, row.value())?;
+        Ok((entry.offset == offset).then(|| Arc::new(entry)))
     }
 
     pub(super) fn run(&self, session: &SessionId, run: &RunId) -> Result<Option<RunInfo>, Fault> {
