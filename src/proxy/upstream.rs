@@ -59,7 +59,7 @@ impl Upstream {
     /// See [`UpstreamError`]; only after `Unreachable` is it safe to send the request again.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<UpstreamBody>, UpstreamError> {
         if is_repeatable(&request)
-            && let Some(link) = self.pool.take()
+            && let Some(link) = self.pool.take().await
         {
             let (head, _) = request.into_parts();
             let again = Request::from_parts(head.clone(), empty());
