@@ -21,7 +21,7 @@ const KEPT: usize = 32;
 /// request that meets a connection which is just being closed.
 const KEEP_FOR: Duration = Duration::from_secs(4);
 /// How long a connection may take to become usable again: its answer has ended, but its task may
-/// not have seen that yet, or its request may still be on the way and never end.
+/// not have seen that yet.
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// One connection to the upstream. Dropping it closes the socket at once: for a backend that knows
@@ -87,7 +87,8 @@ impl Link {
         }
     }
 
-    async fn ready(&mut self) -> bool {
+    /// Whether it can be used, once what it carries is over.
+    pub(super) async fn ready(&mut self) -> bool {
         match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await.is_ok(),
             Sender::Http2(sender) => sender.ready().await.is_ok(),

@@ -26,6 +26,20 @@ async fn both_bodies_stream_piece_by_piece() {
 }
 
 #[tokio::test]
+async fn an_upload_goes_on_after_an_early_answer() {
+    let (backend, proxy) = pair().await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    let mut upstream = backend.accept().await;
+    upstream.read_until("one\r\n").await;
+    upstream.send("HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok").await;
+    client.head().await;
+    assert_eq!(client.read_exactly(2).await, "ok");
+    client.send("3\r\ntwo\r\n0\r\n\r\n").await;
+    assert_eq!(upstream.read_until("0\r\n\r\n").await, "3\r\ntwo\r\n0\r\n\r\n");
+}
+
+#[tokio::test]
 async fn a_length_stays_a_length() {
     let (backend, proxy) = pair().await;
     let mut client = proxy.connect().await;

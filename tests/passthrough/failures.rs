@@ -33,7 +33,7 @@ async fn a_long_upload_to_an_upstream_that_is_not_there_still_gets_its_answer() 
     let (backend, proxy) = pair().await;
     drop(backend);
     let mut client = proxy.connect().await;
-    let body = vec![b'x'; 512 << 10];
+    let body = vec![b'x'; 16 << 20]; // more than the sockets hold
     client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len())).await;
     client.send(&body).await;
     assert_eq!(problem(&mut client).await.1["code"], "upstream_unreachable");
