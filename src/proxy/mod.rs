@@ -29,7 +29,7 @@ mod upstream;
 
 pub use answer::UpstreamBody;
 pub use buffer::buffer;
-pub use decompress::{DecodeError, Decoded, UnknownCoding};
+pub use decompress::{Codings, DecodeError, Decoded, UnknownCoding};
 pub use failure::{SetupError, UpstreamError};
 pub use forwarded::Forwarding;
 pub use identity::{Basis, Identity, Named, identify, needs_body};
