@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
+use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::{StreamReader, poll_read_buf};
@@ -46,21 +46,15 @@ struct Seen<E> {
 }
 
 impl<E: Send + 'static> Decoded<E> {
-    /// Takes the codings off a body with these response headers; the caller removes
-    /// `Content-Encoding` and `Content-Length`. The body is handed back unchanged where there is
-    /// none.
-    pub fn new<B>(headers: &HeaderMap, body: B) -> Result<Result<Self, B>, UnknownCoding>
+    /// Takes the codings off a body; the caller removes `Content-Encoding` and `Content-Length`.
+    pub fn new<B>(codings: &Codings, body: B) -> Self
     where
         B: Body<Data = Bytes, Error = E> + Send + Unpin + 'static,
     {
-        let codings: Vec<Coding> = codings(headers)?;
-        if codings.is_empty() {
-            return Ok(Err(body));
-        }
         let encoded = Arc::new(Mutex::new(Seen { any: false, trailers: None, error: None }));
         let data = Data { body, seen: encoded.clone(), failed: false };
         let mut layers: Pin<Box<dyn AsyncRead + Send>> = Box::pin(StreamReader::new(data));
-        for coding in codings.iter().rev() {
+        for coding in codings.0.iter().rev() {
             let reader = BufReader::new(layers);
             layers = match coding {
                 Coding::Gzip => Box::pin(GzipDecoder::new(reader)),
@@ -69,7 +63,7 @@ impl<E: Send + 'static> Decoded<E> {
                 Coding::Zstd => Box::pin(ZstdDecoder::new(reader)),
             };
         }
-        Ok(Ok(Decoded { layers, encoded, buffer: BytesMut::new(), over: false }))
+        Decoded { layers, encoded, buffer: BytesMut::new(), over: false }
     }
 }
 
@@ -81,24 +75,34 @@ enum Coding {
     Zstd,
 }
 
-/// In the order in which they were applied (RFC 9110 §8.4).
-fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, UnknownCoding> {
-    let mut found = Vec::new();
-    for token in tokens(headers, &CONTENT_ENCODING) {
-        found.push(match token.to_ascii_lowercase().as_str() {
-            "identity" => continue,
-            "gzip" | "x-gzip" => Coding::Gzip,
-            "deflate" => Coding::Zlib,
-            "br" => Coding::Brotli,
-            "zstd" => Coding::Zstd,
-            _ => return Err(UnknownCoding(token.to_owned())),
-        });
+/// The codings of a body, in the order in which they were applied (RFC 9110 §8.4).
+#[derive(Clone, Debug)]
+pub struct Codings(Vec<Coding>);
+
+impl Codings {
+    /// The codings that a message's `Content-Encoding` names.
+    pub fn of(headers: &HeaderMap) -> Result<Self, UnknownCoding> {
+        let mut found = Vec::new();
+        for token in tokens(headers, &CONTENT_ENCODING) {
+            found.push(match token.to_ascii_lowercase().as_str() {
+                "identity" => continue,
+                "gzip" | "x-gzip" => Coding::Gzip,
+                "deflate" => Coding::Zlib,
+                "br" => Coding::Brotli,
+                "zstd" => Coding::Zstd,
+                _ => return Err(UnknownCoding(token.to_owned())),
+            });
+        }
+        if found.len() > LAYERS {
+            return Err(UnknownCoding(format!("{} layers", found.len())));
+        }
+        Ok(Codings(found))
     }
-    if found.len() > LAYERS {
-        let name: &HeaderName = &CONTENT_ENCODING;
-        return Err(UnknownCoding(format!("{} layers of {name}", found.len())));
+
+    /// Whether the body is as it is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
-    Ok(found)
 }
 
 /// The data of a body as a stream; its trailers and its error are put aside.
@@ -193,7 +197,7 @@ mod tests {
     use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
     use flate2::Compression;
     use http::HeaderValue;
-    use http_body_util::{BodyExt, Full};
+    use http_body_util::BodyExt;
     use tokio::io::AsyncWriteExt;
     use tokio::sync::mpsc;
 
@@ -222,8 +226,8 @@ mod tests {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
-        let Ok(Ok(body)) = Decoded::new(&headers, Fed(receiver)) else { panic!("{coding} is known") };
-        (sender, body)
+        let codings = Codings::of(&headers).expect("known codings");
+        (sender, Decoded::new(&codings, Fed(receiver)))
     }
 
     /// Each event compressed and flushed; then the end.
@@ -340,10 +344,11 @@ mod tests {
     #[test]
     fn a_coding_we_cannot_undo_is_said() {
         let mut headers = HeaderMap::new();
-        let body = || Full::new(Bytes::new());
-        assert!(matches!(Decoded::new(&headers, body()), Ok(Err(_))), "no coding, nothing to do");
+        assert!(Codings::of(&headers).is_ok_and(|codings| codings.is_empty()), "no coding, nothing to do");
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip, compress"));
-        assert_eq!(Decoded::new(&headers, body()).err(), Some(UnknownCoding("compress".into())));
+        assert_eq!(Codings::of(&headers).err(), Some(UnknownCoding("compress".into())));
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip, gzip, gzip, gzip, gzip"));
+        assert!(Codings::of(&headers).is_err(), "nobody means that");
     }
 
     #[tokio::test]
