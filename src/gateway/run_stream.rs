@@ -220,8 +220,8 @@ pub async fn find_upstream_id(
     while let Read::Page(page) = gateway.log.read(session, at, PageLimits::default()).await.map_err(unavailable)? {
         let Some(last) = page.entries.last() else { break };
         at = last.offset;
-        let ours = page.entries.iter().filter(|entry| entry.record.run.as_ref() == Some(&run));
-        found = ours.filter(|entry| entry.record.id.as_deref() == Some(id)).next_back().map(|e| e.offset).or(found);
+        let mut ours = page.entries.iter().filter(|entry| entry.record.run.as_ref() == Some(&run));
+        found = ours.rfind(|entry| entry.record.id.as_deref() == Some(id)).map(|entry| entry.offset).or(found);
         if at == page.tail {
             break;
         }

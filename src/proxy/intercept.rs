@@ -18,7 +18,7 @@ use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::StoreHealth;
 use crate::proxy::identity::{self, Basis, Identity};
-use crate::proxy::{AcceptEncoding, Decoded, Passthrough, UpstreamBody, buffer, json_pointer, problem};
+use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, UpstreamBody, buffer, json_pointer, problem};
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
@@ -144,16 +144,22 @@ impl Interceptor {
             let response = self.proxy.respond(head, plain(body));
             return Ok(self.unrecorded(response, NotRecorded::Store, &candidate.method, &candidate.path));
         }
-        let body = match Decoded::new(&head.headers, body) {
-            Ok(Ok(decoded)) => {
+        let codings = match Codings::of(&head.headers) {
+            Ok(codings) => codings,
+            Err(unknown) => {
+                tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
+                let response = self.proxy.respond(head, plain(body));
+                return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
+            }
+        };
+        // How long a silence may be is the run's business.
+        let body = body.without_idle_timeout();
+        let body = match codings.is_empty() {
+            true => plain(body),
+            false => {
                 head.headers.remove(header::CONTENT_ENCODING);
                 head.headers.remove(header::CONTENT_LENGTH);
-                decoded.map_err(BodyError::from).boxed_unsync()
-            }
-            Ok(Err(body)) => plain(body),
-            // The body is gone with the error only where it was never touched; say what to change.
-            Err(unknown) => {
-                return Err(Problem::new(Code::UpstreamInvalid, format!("{unknown}; keep it out with record = false")));
+                Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
             }
         };
         Ok(self.begin(route, candidate, head, body).await)
