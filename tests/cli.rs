@@ -1,5 +1,7 @@
 //! What the command line promises, asked of the real binary.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
 use std::process::{Command, Output};
 
 /// The binary, in an environment of its own.
