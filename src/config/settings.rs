@@ -81,7 +81,7 @@ pub enum Http2 {
 /// Where sessions live.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// Which store; `None`: the embedded one at its default place ([`super::load`] puts that place
+    /// Which store; `None`: the embedded one at its default place ([`super::load()`] puts that place
     /// here, so that a loaded configuration always has one).
     pub url: Option<StoreUrl>,
     /// `rediss://`: a file of PEM certificates that are trusted instead of the system's.
