@@ -46,7 +46,7 @@ async fn who_stops_renewing_is_found_dead_with_its_runs_and_may_do_nothing_more(
     assert!(renewed.elapsed() >= LEASE + Duration::from_millis(500), "absent twice, half a second apart");
     assert_eq!(found.unwrap().runs, vec![(s.clone(), kept.clone())]);
     assert_eq!(log.renew(&victim, LEASE).await.unwrap(), Renewal::Dead);
-    assert!(!log.enlist(&victim, &s, &run_id("one more")).await.unwrap());
+    assert!(!log.enlist(&victim, &s, &run_id("one-more")).await.unwrap());
     assert_eq!(log.renew(&victim, LEASE).await.unwrap(), Renewal::Dead, "the dead stay dead");
 }
 

@@ -4,18 +4,22 @@ use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use sidestream::log::redis::{RedisLog, RedisOptions};
 use sidestream::log::{Log, Retention};
+
+use crate::redis_server::RedisServer;
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
-    // The embedded store is being written on this branch; Redis plugs in here as `Redis`.
+    /// A Redis server of the test's own.
+    Redis,
 }
 
 /// Makes a test of each case for every store. To add a store, add a line.
 macro_rules! on_every_store {
     ($($case:ident),+ $(,)?) => {
-        // on_every_store!(@ redis Redis $($case)+);
+        on_every_store!(@ redis Redis $($case)+);
     };
     (@ $name:ident $store:ident $($case:ident)+) => {
         mod $name {
@@ -37,8 +41,14 @@ impl Store {
 
     /// An empty store of this kind.
     pub async fn open_with(self, retention: Retention) -> OpenStore {
-        let _ = retention;
-        match self {}
+        match self {
+            Store::Redis => {
+                let server = RedisServer::start();
+                let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
+                let log = RedisLog::connect(options).await.expect("the server is usable");
+                OpenStore { log, _keep: Box::new(server) }
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::supervisor::Lane;
 use crate::log::{Bounds, Place, RunInfo, SessionBounds, SessionRow, Unavailable};
 use crate::session::{InstanceId, Offset, RunId, SessionId};
 
-/// A session as meta and tombstone have it, read in one transaction.
+/// A session as meta and tombstone have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
     /// Meta is there.
@@ -52,7 +52,7 @@ const EXACT: u64 = 1 << 53;
 /// The first four answers of [`add_known`]'s pipeline.
 pub(super) type KnownAnswer = ((u64, u64), Vec<Option<String>>, Option<String>, u64);
 
-/// Adds the commands that [`known`] understands. One transaction, so that they agree.
+/// Adds the commands that [`known`] understands.
 pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
     pipeline.cmd("TIME");
     pipeline
@@ -113,7 +113,6 @@ impl RedisLog {
         let keys = self.keys.session(session);
         for _ in 0..2 {
             let mut pipeline = redis::pipe();
-            pipeline.atomic();
             add_known(&mut pipeline, &keys);
             pipeline.cmd("HGETALL").arg(&keys.active);
             let (time, meta, tomb, length, active) = self
