@@ -163,7 +163,7 @@ async fn meta_that_was_evicted_is_rebuilt_from_the_log() {
     assert_eq!(first.seq, before.tail.seq + 1);
     let late = log.append(ended.append(&["late"])).await.unwrap();
     let closed = Closed::Terminal { offset: end, state: Terminal::Completed };
-    assert!(late == Appended::Closed(closed) || late == Appended::Fenced, "{late:?}");
+    assert_eq!(late, Appended::Closed(closed));
     assert_eq!(data(&read_after(&*log, &owner.session, end).await), ["a", "b", "c"]);
 }
 
@@ -212,8 +212,52 @@ async fn a_newer_layout_is_refused_in_words() {
     owner.open(&*log).await;
     let newer = ::redis::cmd("HSET").arg(META).arg("v").arg(2).to_owned();
     let _: () = newer.query_async(&mut server.client().await).await.unwrap();
-    let refused = log.append(owner.append(&["a"])).await.unwrap_err();
-    assert!(refused.detail.contains("layout 2") && refused.detail.contains("upgrade"), "{refused}");
+    let refusals = [
+        log.append(owner.append(&["a"])).await.unwrap_err(),
+        log.read(&owner.session, Offset::ZERO, PageLimits::default()).await.unwrap_err(),
+        log.bounds(&owner.session).await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert!(refused.detail.contains("layout 2") && refused.detail.contains("upgrade"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_repeat_only_what_was_new_counts() {
+    let server = RedisServer::start();
+    let log = connect(server.url()).await;
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*log).await;
+    let part = owner.append(&["first", "second"]);
+    log.append(part).await.unwrap();
+    let answer = log.append(owner.append(&["first", "second", "third", "fourth"])).await.unwrap();
+    assert!(matches!(answer, Appended::Stored { first, .. } if first.seq == 4), "{answer:?}");
+    let all = read_after(&*log, &owner.session, Offset::ZERO).await;
+    assert_eq!(data(&all), ["first", "second", "third", "fourth"]);
+    let Bounds::Live(bounds) = log.bounds(&owner.session).await.unwrap() else { panic!("not live") };
+    let bytes: usize = all.iter().map(|entry| entry.record.size()).sum();
+    assert_eq!((bounds.entries, bounds.bytes), (5, bytes as u64));
+}
+
+#[tokio::test]
+async fn a_run_that_somebody_asked_to_cancel_says_so_and_is_taken_over_as_cancelled() {
+    let server = RedisServer::start();
+    let log = connect(server.url()).await;
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*log).await;
+    let mut client = server.client().await;
+    let field: String = ::redis::cmd("HGET").arg(META).arg("run:r").query_async(&mut client).await.unwrap();
+    let asked = format!("{}1", field.strip_suffix('0').unwrap());
+    let _: () = ::redis::cmd("HSET").arg(META).arg("run:r").arg(asked).query_async(&mut client).await.unwrap();
+
+    let append = owner.append(&["a"]);
+    let stored = log.append(append.clone()).await.unwrap();
+    assert!(matches!(stored, Appended::Stored { flags: RunFlags { cancel: true }, .. }), "{stored:?}");
+    let again = log.append(append).await.unwrap();
+    assert!(matches!(again, Appended::Duplicate { flags: RunFlags { cancel: true }, .. }), "{again:?}");
+    let (session, run) = (owner.session.clone(), owner.run.clone());
+    let taken = log.takeover(Takeover { session, run, nonce: "heir".into(), details: "{}".into() }).await.unwrap();
+    assert!(matches!(taken, TakenOver::Ended { state: Terminal::Cancelled, .. }), "{taken:?}");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ if role == 'run' then
     end
   end
   if run.state == 'never' then return { 'unknown' } end
-  if run.counter == '0' and run.state == 'active' then
+  if run.counter == '0' then
     run.counter, run.nonce, run.n = generation, nonce, first_n - 1
   end
   local own = run.counter == generation and run.nonce == nonce
