@@ -8,6 +8,10 @@
 #[macro_use]
 mod stores;
 
+#[path = "../support/redis_server.rs"]
+#[allow(dead_code, reason = "shared with the Redis-only cases")]
+mod redis_server;
+
 mod actors;
 mod appending;
 mod claims;

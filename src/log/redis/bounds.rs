@@ -1,6 +1,6 @@
 //! What is known of a session, and of all of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, Pipeline};
 
@@ -12,7 +12,7 @@ use super::supervisor::Lane;
 use crate::log::{Bounds, Place, RunInfo, SessionBounds, SessionRow, Unavailable};
 use crate::session::{InstanceId, Offset, RunId, SessionId};
 
-/// A session as meta and tombstone have it, read in one transaction.
+/// A session as meta and tombstone have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
     /// Meta is there.
@@ -46,19 +46,21 @@ pub(super) struct Meta {
     pub(super) forks: Vec<(Offset, u64)>,
 }
 
+/// The layout of `docs/store-layout.md`; `session.lua` writes it.
+const LAYOUT: &str = "1";
 /// Lua's numbers are exact up to here; no session is as long, and no time as late.
 const EXACT: u64 = 1 << 53;
 
 /// The first four answers of [`add_known`]'s pipeline.
 pub(super) type KnownAnswer = ((u64, u64), Vec<Option<String>>, Option<String>, u64);
 
-/// Adds the commands that [`known`] understands. One transaction, so that they agree.
+/// Adds the commands that [`known`] understands.
 pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
     pipeline.cmd("TIME");
     pipeline
         .cmd("HMGET")
         .arg(&keys.meta)
-        .arg(&["created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks"]);
+        .arg(&["v", "created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks"]);
     pipeline.cmd("GET").arg(&keys.tomb);
     pipeline.cmd("XLEN").arg(&keys.log);
 }
@@ -66,8 +68,12 @@ pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
 /// What the answers mean.
 pub(super) fn known(((seconds, micros), meta, tomb, length): KnownAnswer) -> Result<Known, Unavailable> {
     let now_ms = seconds * 1000 + micros / 1000;
-    let [created, expires, last, trimmed, expired, entries, bytes, newest, forks] =
-        <[Option<String>; 9]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
+    let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks] =
+        <[Option<String>; 10]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
+    if let Some(layout) = layout.filter(|layout| layout != LAYOUT) {
+        let detail = format!("the session has layout {layout}, this version reads {LAYOUT}: upgrade this instance");
+        return Err(Unavailable::new(detail));
+    }
     let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
     let place = |text: Option<String>| text.map_or(Ok(Offset::ZERO), |text| offset(&text));
     if let (Some(created_ms), Some(expires_ms)) = (number(created), number(expires))
@@ -113,7 +119,6 @@ impl RedisLog {
         let keys = self.keys.session(session);
         for _ in 0..2 {
             let mut pipeline = redis::pipe();
-            pipeline.atomic();
             add_known(&mut pipeline, &keys);
             pipeline.cmd("HGETALL").arg(&keys.active);
             let (time, meta, tomb, length, active) = self
@@ -175,6 +180,7 @@ impl RedisLog {
     pub(super) async fn do_sessions(&self, limit: usize) -> Result<Vec<SessionRow>, Unavailable> {
         let mut rows = Vec::new();
         let mut cursor = 0_u64;
+        let begun = Instant::now();
         loop {
             let pattern = self.keys.meta_pattern();
             let (next, found): (u64, Vec<String>) = self
@@ -193,7 +199,8 @@ impl RedisLog {
                 rows.dedup_by(|a, b| a.session == b.session);
             }
             cursor = next;
-            if cursor == 0 || rows.len() >= limit {
+            // Others may keep millions of keys on the same server.
+            if cursor == 0 || rows.len() >= limit || begun.elapsed() > self.options.deadline {
                 rows.truncate(limit);
                 return Ok(rows);
             }

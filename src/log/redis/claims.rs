@@ -12,8 +12,7 @@ impl RedisLog {
     pub(super) async fn do_claim(&self, key: &str, value: ByteString) -> Result<Claim, Unavailable> {
         let key = self.keys.claim(key);
         let mut pipeline = redis::pipe();
-        // 6.2 has no SET NX GET.
-        pipeline.atomic();
+        // 6.2 has no SET NX GET; whoever was first is there when the second command asks.
         pipeline.cmd("SET").arg(&key).arg(&*value).arg("PX").arg(self.ttl_ms()).arg("NX").ignore();
         pipeline.cmd("GET").arg(&key);
         let (stored,): (Option<String>,) = self

@@ -48,7 +48,6 @@ impl RedisLog {
     pub(super) async fn do_run(&self, session: &SessionId, run: &RunId) -> Result<Option<RunInfo>, Unavailable> {
         let keys = self.keys.session(session);
         let mut pipeline = redis::pipe();
-        pipeline.atomic();
         pipeline.cmd("TIME");
         pipeline.cmd("HMGET").arg(&keys.meta).arg("expires").arg(format!("run:{run}"));
         let ((seconds, micros), [expires, field]) = self

@@ -82,10 +82,7 @@ pub enum RefusedStore {
         reason: String,
     },
     /// The TLS handshake failed for a reason that does not pass by itself.
-    #[error(
-        "TLS with the Redis server at {address} failed: {reason}; name the CA that signed its certificate, or use \
-         redis:// if the server does not speak TLS"
-    )]
+    #[error("TLS with the Redis server at {address} failed: {reason}; name the CA that signed its certificate")]
     Tls {
         /// The server.
         address: String,
@@ -157,6 +154,8 @@ pub(super) struct Target {
     pub(super) user: String,
     /// The database number.
     pub(super) db: i64,
+    /// Whether the connection is encrypted.
+    pub(super) tls: bool,
     /// What every key begins with.
     pub(super) prefix: String,
 }
@@ -205,6 +204,7 @@ impl RedisOptions {
             address,
             user: info.redis_settings().username().unwrap_or("default").to_owned(),
             db: info.redis_settings().db(),
+            tls,
             prefix: self.key_prefix.clone(),
         })
     }

@@ -36,22 +36,25 @@ impl RedisLog {
                 Known::Erased | Known::Nothing => return Ok(Read::NotFound),
             };
             self.sizes.learn(session, &meta);
-            let found = entries.first().is_some_and(|entry| entry.offset == after);
-            return match judge(&meta, after) {
-                Cursor::Lost(gap) => Ok(Read::Gap(gap)),
-                Cursor::Unknown if !found => {
+            if entries.first().is_some_and(|entry| entry.offset == after) {
+                return Ok(Read::Page(Page { entries: cut(entries, 1, limits), tail: meta.last }));
+            }
+            return Ok(match judge(&meta, after) {
+                Cursor::Exact => Read::Page(Page { entries: cut(entries, 0, limits), tail: meta.last }),
+                Cursor::Lost(gap) => Read::Gap(gap),
+                Cursor::Unknown => {
                     let older = self.rewind(session, &keys, after, &meta).await?;
-                    Ok(Read::Gap(rolled_back(&meta, after, older)))
+                    Read::Gap(rolled_back(&meta, after, older))
                 }
-                Cursor::Exact | Cursor::Unknown => {
-                    Ok(Read::Page(Page { entries: cut(entries, usize::from(found), limits), tail: meta.last }))
-                }
-            };
+            });
         }
         Err(Unavailable::new("the session's meta could not be rebuilt"))
     }
 
-    /// Meta and what stands at and after the cursor, in one transaction.
+    /// What stands at and after the cursor, then meta.
+    ///
+    /// Two looks, for a transaction is refused by a server that is full. The page comes first: what
+    /// it shows is a slice of the log whatever happens next, and meta's tail is not before its end.
     async fn look(
         &self,
         session: &SessionId,
@@ -61,13 +64,12 @@ impl RedisLog {
     ) -> Result<(Known, Vec<Arc<Entry>>), Unavailable> {
         let count = self.sizes.count(session, limits) + 1;
         let mut pipeline = redis::pipe();
-        pipeline.atomic();
-        add_known(&mut pipeline, keys);
         pipeline.cmd("XRANGE").arg(&keys.log).arg(after.to_string()).arg("+").arg("COUNT").arg(count);
-        let (time, meta, tomb, length, page) = self
+        add_known(&mut pipeline, keys);
+        let (page, time, meta, tomb, length) = self
             .supervisor
             .call(Lane::Pages, |mut connection, _| async move {
-                pipeline.query_async::<(_, _, _, _, redis::Value)>(&mut connection).await
+                pipeline.query_async::<(redis::Value, _, _, _, _)>(&mut connection).await
             })
             .await?;
         let answer: KnownAnswer = (time, meta, tomb, length);

@@ -267,7 +267,12 @@ impl Supervisor {
     async fn establish(&self) -> Result<Link, NoServer> {
         match tokio::time::timeout(CONNECT, self.connect()).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(NoServer::Away(format!("{}: no answer within {} s", self.target.address, CONNECT.as_secs()))),
+            Err(_) => {
+                let hint =
+                    if self.target.tls { " to a TLS handshake; a server without TLS needs redis://" } else { "" };
+                let seconds = CONNECT.as_secs();
+                Err(NoServer::Away(format!("{}: no answer within {seconds} s{hint}", self.target.address)))
+            }
         }
     }
 

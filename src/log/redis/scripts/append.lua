@@ -53,7 +53,7 @@ if role == 'run' then
     end
   end
   if run.state == 'never' then return { 'unknown' } end
-  if run.counter == '0' and run.state == 'active' then
+  if run.counter == '0' then
     run.counter, run.nonce, run.n = generation, nonce, first_n - 1
   end
   local own = run.counter == generation and run.nonce == nonce
@@ -67,7 +67,11 @@ if role == 'run' then
   if lost(s, seen) then return { 'rolled_back', s.last, text(run.n) } end
   if first_n > run.n + 1 then return { 'gap', text(run.n + 1) } end
   run.n = first_n + count - 1
-  if terminal ~= '' then run.state = terminal end
+  if terminal ~= '' then
+    -- The terminal is not counted: who sends it again shall hear which terminal won, not that some
+    -- entry of this number is stored.
+    run.n, run.state = run.n - 1, terminal
+  end
   local first, last, prev, published = write(s, batch, field, function(_, last)
     run.last = last
     if terminal ~= '' then run.ended = last end

@@ -59,7 +59,7 @@ local batch = { counts = string.char(#fields), bytes = bytes, base = base, skip 
   lens = bytes <= limit and table.concat(lens, ',') or '' }
 run.state, run.counter, run.nonce = state, text(tonumber(run.counter) + 1), nonce
 local first, last, prev, published = write(s, batch, field, function(_, last)
-  run.last, run.ended = last, last
+  run.ended = last -- `last` stays what the owner wrote last, for its repeats
   return format_run(run)
 end, {})
 redis.call('HDEL', ACTIVE, id)
