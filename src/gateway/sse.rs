@@ -22,9 +22,9 @@ use crate::gateway::query::Query;
 use crate::hub::{Delivery, NoSession};
 use crate::log::{Gap, PageLimits, Read};
 use crate::server::{Body, BodyError, Problem, full};
-use crate::session::{Offset, SessionId};
+use crate::session::{After, Offset, SessionId};
 use crate::sse::encode;
-use crate::wire::{After, Code, entry_frame};
+use crate::wire::{Code, entry_frame};
 
 /// A comment line after so long a silence: shorter than what intermediaries allow.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -99,6 +99,9 @@ impl Interceptor {
 
     /// Why streams of this request are not recorded, if they are not.
     fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
+        if matches!(*method, Method::HEAD | Method::CONNECT) {
+            return Some(NotRecorded::Method);
+        }
         if self.intercept == Intercept::Off {
             return Some(NotRecorded::Intercept);
         }
