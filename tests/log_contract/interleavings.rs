@@ -99,6 +99,7 @@ impl Model {
                 let answer = log.append(self.owner.ending(state)).await.unwrap();
                 if self.life == Life::Active {
                     let Appended::Stored { last, .. } = answer else { panic!("{answer:?}") };
+                    self.owner.n += 1;
                     self.life = Life::Ended(last, state);
                 } else {
                     self.refused(&answer)?;
@@ -195,7 +196,7 @@ async fn any_interleaving_of_writers_keeps_the_log_whole(store: Store) {
     let log = store.open().await;
     let handle = tokio::runtime::Handle::current();
     let case = std::cell::Cell::new(0);
-    let cases = if format!("{store:?}") == "Memory" { 128 } else { 24 };
+    let cases = if store == Store::Memory { 128 } else { 24 };
     tokio::task::block_in_place(|| {
         let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
         let steps = proptest::collection::vec(step(), 1..60);

@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
+use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
 use sidestream::log::redis::{RedisLog, RedisOptions};
 use sidestream::log::{Log, Retention};
 
@@ -12,6 +14,8 @@ use crate::redis_server::RedisServer;
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
+    Memory,
+    Disk,
     /// A Redis server of the test's own.
     Redis,
 }
@@ -19,6 +23,8 @@ pub enum Store {
 /// Makes a test of each case for every store. To add a store, add a line.
 macro_rules! on_every_store {
     ($($case:ident),+ $(,)?) => {
+        on_every_store!(@ memory Memory $($case)+);
+        on_every_store!(@ disk Disk $($case)+);
         on_every_store!(@ redis Redis $($case)+);
     };
     (@ $name:ident $store:ident $($case:ident)+) => {
@@ -42,6 +48,11 @@ impl Store {
     /// An empty store of this kind.
     pub async fn open_with(self, retention: Retention) -> OpenStore {
         match self {
+            Store::Memory => embedded(Location::Memory, retention, Box::new(())).await,
+            Store::Disk => {
+                let dir = tempfile::tempdir().unwrap();
+                embedded(Location::Dir(dir.path().into()), retention, Box::new(dir)).await
+            }
             Store::Redis => {
                 let server = RedisServer::start();
                 let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
@@ -72,4 +83,9 @@ impl Deref for OpenStore {
     fn deref(&self) -> &Self::Target {
         &*self.log
     }
+}
+
+async fn embedded(location: Location, retention: Retention, keep: Box<dyn Any + Send + Sync>) -> OpenStore {
+    let options = EmbeddedOptions { location, retention, total_bytes: 1 << 30, sweep_every: Duration::from_millis(50) };
+    OpenStore { log: EmbeddedLog::open(options).await.unwrap(), _keep: keep }
 }
