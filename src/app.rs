@@ -12,17 +12,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Settings};
 use crate::hub::{Hub, HubLimits};
-use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, OpenError, Place};
+use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
 use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::{Interceptor, Passthrough};
 use crate::run::{Runs, RunsSettings, keep_lease};
 use crate::server::{Manners, Peer, Router, serve};
 use crate::shutdown::Shutdown;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Fact, Metrics, StoreChanged, install_panic_hook};
 
 /// How long interrupted runs have to write their terminals.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -46,9 +47,24 @@ pub enum StartError {
     /// The Redis store refuses us or is not what we need.
     #[error(transparent)]
     Redis(#[from] RefusedStore),
+    /// The signal handlers cannot be installed.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
     /// The upstream's settings do not work.
     #[error(transparent)]
     Upstream(#[from] crate::proxy::SetupError),
+}
+
+impl StartError {
+    /// The exit code that says whose fault it is.
+    pub fn exit(&self) -> Exit {
+        match self {
+            StartError::Bind { .. } => Exit::CannotBind,
+            StartError::Embedded(_) | StartError::Redis(_) => Exit::StoreRefused,
+            StartError::Upstream(_) => Exit::Usage,
+            StartError::Signals(_) => Exit::Runtime,
+        }
+    }
 }
 
 /// The bound listeners.
@@ -80,8 +96,9 @@ async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, 
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
     let store = &config.store;
     let retention = Retention { ttl: store.ttl, max_entries: store.max_entries, max_bytes: store.max_bytes };
-    let embedded = |place| EmbeddedOptions { place, retention, total_bytes: store.total_bytes, ..Default::default() };
-    Ok(match config.store_url() {
+    let embedded =
+        |location| EmbeddedOptions { retention, total_bytes: store.total_bytes, ..EmbeddedOptions::new(location) };
+    Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
             let mut options = RedisOptions::new(url);
             options.key_prefix.clone_from(&store.key_prefix);
@@ -89,14 +106,20 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
             options.ca_file.clone_from(&store.ca_file);
             RedisLog::connect(options).await?
         }
-        StoreUrl::File(dir) => EmbeddedLog::open(embedded(Place::Dir(dir))).await?,
-        StoreUrl::Memory => EmbeddedLog::open(embedded(Place::Memory)).await?,
+        StoreUrl::File(dir) => EmbeddedLog::open(embedded(Location::Dir(dir))).await?,
+        StoreUrl::Memory => EmbeddedLog::open(embedded(Location::Memory)).await?,
     })
 }
 
 /// Serves until the shutdown has run its course.
-pub async fn run(config: Config, listeners: Listeners, log: Arc<dyn Log>, shutdown: Shutdown) -> Result<(), StartError> {
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    log: Arc<dyn Log>,
+    shutdown: Shutdown,
+) -> Result<(), StartError> {
     let metrics = Metrics::new();
+    install_panic_hook(metrics.clone());
     let runs = Runs::new(log.clone(), runs_settings(&config), metrics.clone());
     let tasks = TaskTracker::new();
     let limits = HubLimits { ring_bytes: config.limits.ring_bytes };
@@ -120,6 +143,12 @@ pub async fn run(config: Config, listeners: Listeners, log: Arc<dyn Log>, shutdo
         metrics: metrics.clone(),
         run_deadline: config.shutdown.run_deadline,
     });
+
+    for (what, listener) in [("data", &listeners.data), ("health", &listeners.health), ("admin", &listeners.admin)] {
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(listener = what, address, "listening");
+    }
+    tracing::info!(upstream = %config.upstream.url, "ready to forward");
 
     let (stop, stop_health) = (CancellationToken::new(), CancellationToken::new());
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };
@@ -193,11 +222,9 @@ async fn drain(config: &Config, shutdown: &Shutdown, runs: &Runs, tasks: &TaskTr
 async fn watch_store(log: Arc<dyn Log>, metrics: Metrics) {
     let mut health = log.health();
     loop {
-        let now = health.borrow_and_update().clone();
-        metrics.store(&now);
-        match now {
-            StoreHealth::Up => tracing::info!("the store answers"),
-            StoreHealth::Down { reason } => tracing::error!(reason, "the store does not answer; streams pass through unrecorded"),
+        match &*health.borrow_and_update() {
+            StoreHealth::Up => StoreChanged::Up.emit(&metrics),
+            StoreHealth::Down { reason } => StoreChanged::Down { reason }.emit(&metrics),
         }
         if health.changed().await.is_err() {
             return;

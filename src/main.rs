@@ -1,7 +1,9 @@
 //! The `sidestream` binary: reads what is asked for and does it.
 
+use sidestream::app::{self, Listeners};
 use sidestream::cli::{self, Command, Exit};
 use sidestream::config::{self, Config};
+use sidestream::shutdown::Shutdown;
 use sidestream::telemetry;
 
 #[global_allocator]
@@ -17,11 +19,25 @@ fn main() -> Exit {
     }
 }
 
-fn serve(config: Config) -> Exit {
+#[tokio::main]
+async fn serve(config: Config) -> Exit {
     telemetry::init(&config.log);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    tracing::error!("this build has no server yet: only the configuration was checked");
-    Exit::Runtime
+    match start(config).await {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            tracing::error!("{error}");
+            error.exit()
+        }
+    }
+}
+
+async fn start(config: Config) -> Result<(), app::StartError> {
+    let shutdown = Shutdown::new();
+    shutdown.install_signals().map_err(app::StartError::Signals)?;
+    let listeners = Listeners::bind(&config).await?;
+    let log = app::open_store(&config).await?;
+    app::run(config, listeners, log, shutdown).await
 }

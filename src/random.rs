@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 /// 128 random bits: enough that an id cannot be guessed or met twice.
-pub fn u128() -> u128 {
+pub(crate) fn u128() -> u128 {
     let mut bytes = [0; 16];
     fill(&mut bytes);
     u128::from_le_bytes(bytes)
 }
 
 /// 64 random bits.
-pub fn u64() -> u64 {
+pub(crate) fn u64() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
     u64::from_le_bytes(bytes)
 }
 
 /// A random duration from zero to `most`, to spread what would otherwise happen at once.
-pub fn up_to(most: Duration) -> Duration {
+pub(crate) fn up_to(most: Duration) -> Duration {
     let fraction = (u64() >> 11) as f64 / (1u64 << 53) as f64;
     most.mul_f64(fraction)
 }

@@ -85,7 +85,10 @@ impl Admin {
         if timeout(NO_DRAIN, self.shutdown.draining()).await.is_ok() {
             let _ = timeout(self.run_deadline, self.no_runs()).await;
         }
-        document(StatusCode::OK, &json!({"draining": self.shutdown.phase() != Phase::Serving, "runs": self.runs.active()}))
+        document(
+            StatusCode::OK,
+            &json!({"draining": self.shutdown.phase() != Phase::Serving, "runs": self.runs.active()}),
+        )
     }
 
     async fn no_runs(&self) {
@@ -99,7 +102,9 @@ impl Admin {
         let rows = rows.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?;
         let sessions: Vec<_> = rows
             .iter()
-            .map(|row| json!({"session": row.session.as_str(), "tail": row.tail.to_string(), "active_runs": row.active}))
+            .map(
+                |row| json!({"session": row.session.as_str(), "tail": row.tail.to_string(), "active_runs": row.active}),
+            )
             .collect();
         Ok(document(StatusCode::OK, &json!({"sessions": sessions, "limit": MAX_SESSIONS})))
     }

@@ -234,7 +234,6 @@ mod tests {
         assert_eq!(config.upstream.url, "http://flag:1/");
         assert_eq!((config.limits.sockets, config.limits.sessions_per_socket), (2, 1));
         assert_eq!(config.log.level, "debug");
-        assert_eq!(config.limits.unattended_runs, 4);
     }
 
     #[test]

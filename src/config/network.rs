@@ -30,13 +30,17 @@ impl Network {
         if bits > width {
             return Err(format!("`{text}` is not a network: an address of this kind has {width} bits"));
         }
-        Ok(Network { address, bits })
+        // `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+        match (address, address.to_canonical()) {
+            (IpAddr::V6(_), IpAddr::V4(inner)) if bits >= 96 => Ok(Network { address: inner.into(), bits: bits - 96 }),
+            _ => Ok(Network { address, bits }),
+        }
     }
 
     /// Whether `address` lies in this network. An IPv4 address inside IPv6 (`::ffff:a.b.c.d`) counts
     /// as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address.to_canonical(), address.to_canonical()) {
+        match (self.address, address.to_canonical()) {
             (IpAddr::V4(net), IpAddr::V4(ip)) => {
                 same_prefix(u128::from(net.to_bits()) << 96, u128::from(ip.to_bits()) << 96, self.bits)
             }
@@ -82,6 +86,8 @@ mod tests {
     fn an_ipv4_address_inside_ipv6_is_the_ipv4_address() {
         assert_contains("127.0.0.0/8", "::ffff:127.0.0.1", true);
         assert_contains("::/0", "::ffff:127.0.0.1", false);
+        assert_contains("::ffff:10.0.0.0/104", "10.1.2.3", true);
+        assert_contains("::ffff:10.0.0.0/104", "11.1.2.3", false);
     }
 
     #[test]

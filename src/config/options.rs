@@ -173,8 +173,6 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
         "Bytes of unfinished and unstored events of all runs together; then the upstream is read more slowly.";
     "limits.run_duration", limits.run_duration, Span,
         "Longest run; then it is cancelled.";
-    "limits.unattended_runs", limits.unattended_runs, Count<usize>,
-        "Active runs per session that nobody listens to.";
     "limits.sockets", limits.sockets, Count<usize>,
         "WebSocket connections.";
     "limits.sessions_per_socket", limits.sessions_per_socket, Count<usize>,

@@ -81,7 +81,7 @@ pub enum Http2 {
 /// Where sessions live.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// Which store; `None`: the embedded one at its default place ([`super::load`] puts that place
+    /// Which store; `None`: the embedded one at its default place ([`super::load()`] puts that place
     /// here, so that a loaded configuration always has one).
     pub url: Option<StoreUrl>,
     /// `rediss://`: a file of PEM certificates that are trusted instead of the system's.
@@ -141,8 +141,6 @@ pub struct Limits {
     pub pending_bytes: u64,
     /// Longest run; then it is cancelled.
     pub run_duration: Duration,
-    /// Active runs of a session that nobody listens to.
-    pub unattended_runs: usize,
     /// WebSocket connections.
     pub sockets: usize,
     /// Sessions attached on one socket.
@@ -324,7 +322,6 @@ impl Default for Limits {
             event_bytes: 16 * MIB,
             pending_bytes: 256 * MIB,
             run_duration: Duration::from_secs(3600),
-            unattended_runs: 4,
             sockets: 20_000,
             sessions_per_socket: 64,
             message_bytes: 1 << 20,

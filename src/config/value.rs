@@ -136,7 +136,7 @@ impl Kind for Delay {
         const UNITS: [(&str, u128); 4] =
             [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
         let nanos = value.as_nanos();
-        match UNITS.iter().find(|(_, unit)| nanos >= *unit && nanos % unit == 0) {
+        match UNITS.iter().find(|(_, unit)| nanos >= *unit && nanos.is_multiple_of(*unit)) {
             Some((name, unit)) => quoted(format!("{}{name}", nanos / unit)),
             None => quoted(humantime::format_duration(*value)),
         }
@@ -235,7 +235,7 @@ impl<N: TryFrom<u64> + TryInto<u64> + Copy + Display> Kind for Bytes<N> {
 
     fn show(value: &N) -> String {
         let Ok(bytes) = (*value).try_into() else { return value.to_string() };
-        let exact = UNITS.iter().take(3).find(|(_, size)| bytes >= *size && bytes % size == 0);
+        let exact = UNITS.iter().take(3).find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
         exact.map_or_else(|| bytes.to_string(), |(unit, size)| quoted(format!("{}{unit}", bytes / size)))
     }
 }

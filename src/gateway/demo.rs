@@ -1,7 +1,7 @@
 //! The demo page: one file, no dependency, served only where it is switched on.
 
-use http::header::{self, HeaderValue};
 use http::Response;
+use http::header::{self, HeaderValue};
 
 use crate::server::{Body, full};
 

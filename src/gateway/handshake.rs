@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::ws::{self, SUBPROTOCOL};
-use crate::gateway::Gateway;
 use crate::server::{Body, Problem, empty};
 use crate::wire::{After, Attach, Code};
 

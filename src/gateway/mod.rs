@@ -6,6 +6,7 @@
 
 pub mod api;
 mod attachment;
+pub mod demo;
 pub mod handshake;
 mod query;
 pub mod run_stream;

@@ -62,9 +62,6 @@ impl Query {
         let runs = all("run").into_iter().map(RunId::parse).collect::<Result<Vec<_>, _>>();
         let runs = runs.map_err(|error| Problem::new(Code::BadRequest, format!("`run`: {error}")))?;
         let sources: Vec<_> = all("source").into_iter().map(str::to_owned).collect();
-        Ok(Filter {
-            runs: (!runs.is_empty()).then_some(runs),
-            sources: (!sources.is_empty()).then_some(sources),
-        })
+        Ok(Filter { runs: (!runs.is_empty()).then_some(runs), sources: (!sources.is_empty()).then_some(sources) })
     }
 }

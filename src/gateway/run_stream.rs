@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::sse::{gone, problem, stream_headers};
 use crate::hub::{Cursor, Delivery, Item};
-use crate::log::{Bounds, Gap, Unavailable};
+use crate::log::{Bounds, Gap, PageLimits, Read, Unavailable};
 use crate::run::{Started, TaggedId};
 use crate::server::{Body, BodyError, Problem, empty};
 use crate::session::{Kind, Offset, RunId, RunState, SessionId, Terminal};
@@ -62,8 +62,9 @@ pub async fn stream_of(
 /// The answer for a run: `204` when it is over and everything after the cursor was delivered.
 pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response<Body>, Problem> {
     let RunStream { session, run, after, ids } = wanted;
-    let not_found = || Problem::new(Code::NotFound, "there is no such run in this session");
-    let info = gateway.log.run(&session, &run).await.map_err(unavailable)?.ok_or_else(not_found)?;
+    let Some(info) = gateway.log.run(&session, &run).await.map_err(unavailable)? else {
+        return Err(unknown_run(gateway, &session).await);
+    };
     let head = gateway.log.entry(&session, info.started).await.map_err(unavailable)?;
     let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
     // A cursor from before the run means the run's start.
@@ -168,7 +169,8 @@ impl Reader {
         }
         match record.kind {
             Kind::Event => {
-                let tagged = self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, item.offset()).to_string());
+                let tagged =
+                    self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, item.offset()).to_string());
                 let id = tagged.as_deref().or(record.id.as_deref());
                 encode(record.event.as_deref(), &record.data, id, out);
             }
@@ -185,6 +187,46 @@ impl Reader {
             Kind::Input | Kind::Status => {}
         }
     }
+}
+
+/// Why there is no such run. An expired session is said to be one, so that a client which comes
+/// back late does not begin again as if nothing had been.
+async fn unknown_run(gateway: &Gateway, session: &SessionId) -> Problem {
+    match gateway.log.bounds(session).await {
+        Ok(Bounds::Expired { last }) => {
+            Problem::new(Code::Gone, "the session has expired").with("reason", "expired").with("to", last.to_string())
+        }
+        Ok(_) => Problem::new(Code::NotFound, "there is no such run in this session"),
+        Err(error) => unavailable(error),
+    }
+}
+
+/// The run of this session that an upstream's own SSE id belongs to, if it is the newest run and
+/// was answered at `path`; and the last entry with that id.
+pub async fn find_upstream_id(
+    gateway: &Gateway,
+    session: &SessionId,
+    path: &str,
+    id: &str,
+) -> Result<Option<(RunId, Offset)>, Problem> {
+    let Bounds::Live(bounds) = gateway.log.bounds(session).await.map_err(unavailable)? else { return Ok(None) };
+    let Some(run) = bounds.newest_run else { return Ok(None) };
+    let Some(info) = gateway.log.run(session, &run).await.map_err(unavailable)? else { return Ok(None) };
+    let head = gateway.log.entry(session, info.started).await.map_err(unavailable)?;
+    if head.is_none_or(|entry| Started::parse(&entry.record.data).path != path) {
+        return Ok(None);
+    }
+    let (mut at, mut found) = (info.started, None);
+    while let Read::Page(page) = gateway.log.read(session, at, PageLimits::default()).await.map_err(unavailable)? {
+        let Some(last) = page.entries.last() else { break };
+        at = last.offset;
+        let mut ours = page.entries.iter().filter(|entry| entry.record.run.as_ref() == Some(&run));
+        found = ours.rfind(|entry| entry.record.id.as_deref() == Some(id)).map(|entry| entry.offset).or(found);
+        if at == page.tail {
+            break;
+        }
+    }
+    Ok(found.map(|offset| (run, offset)))
 }
 
 /// The session's newest active run.

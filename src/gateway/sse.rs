@@ -159,12 +159,9 @@ async fn page(
     let mut cursor = match after.unwrap_or(After::Start) {
         After::Start => Offset::ZERO,
         After::Offset(offset) => offset,
-        After::End => gateway
-            .log
-            .locate(session, crate::log::Place::End)
-            .await
-            .map_err(unavailable)?
-            .ok_or_else(not_found)?,
+        After::End => {
+            gateway.log.locate(session, crate::log::Place::End).await.map_err(unavailable)?.ok_or_else(not_found)?
+        }
         After::Last(_) | After::Since(_) => return Err(Problem::new(Code::BadOffset, "not in a URL")),
     };
     let limits = PageLimits { entries: limit, ..PageLimits::default() };

@@ -43,8 +43,14 @@ mod close {
 
 /// What a step of the connection's own work came to.
 enum Step {
-    Subscribed { attach: Attach, reference: Option<Reference>, outcome: Result<Subscription, NoSession> },
+    Subscribed(Box<Asked>, Result<Subscription, NoSession>),
     Delivered(Box<Attachment>, Delivery),
+}
+
+/// An `attach` on its way.
+struct Asked {
+    attach: Attach,
+    reference: Option<Reference>,
 }
 
 type Steps = FuturesUnordered<Abortable<BoxFuture<'static, Step>>>;
@@ -65,9 +71,8 @@ pub async fn serve<S>(io: S, gateway: Arc<Gateway>, first: Option<Attach>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    gateway.metrics.sockets.inc();
+    let _counted = gateway.metrics.socket();
     let socket = Socket::new(io, gateway.settings.message_bytes).await;
-    let metrics = gateway.metrics.clone();
     let connection = Connection {
         gateway,
         socket,
@@ -78,7 +83,6 @@ where
         missed: 0,
     };
     connection.run(first).await;
-    metrics.sockets.dec();
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
@@ -163,7 +167,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     handle.abort();
                     self.say(&ServerMessage::Ack { reference: reference.as_ref() });
                 }
-                None => self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it"),
+                None => {
+                    self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it")
+                }
             },
             ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
             ClientMessage::Pong => {}
@@ -185,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let hub = self.gateway.hub.clone();
         let subscribe: BoxFuture<'static, Step> = Box::pin(async move {
             let outcome = hub.subscribe(&attach.session, attach.after, attach.create).await;
-            Step::Subscribed { attach, reference, outcome }
+            Step::Subscribed(Box::new(Asked { attach, reference }), outcome)
         });
         self.steps.push(Abortable::new(subscribe, registration));
     }
@@ -193,8 +199,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     fn step(&mut self, step: Result<Step, Aborted>) -> Option<Closing> {
         match step {
             Err(Aborted) => None,
-            Ok(Step::Subscribed { attach, reference, outcome }) => match outcome {
+            Ok(Step::Subscribed(asked, outcome)) => match outcome {
                 Ok(subscription) => {
+                    let Asked { attach, reference } = *asked;
                     self.say(&ServerMessage::Attached {
                         reference: reference.as_ref(),
                         session: &attach.session,
@@ -207,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     self.follow(attach.session, Attachment::new(subscription.cursor, filter, subscription.offset));
                     None
                 }
-                Err(error) => self.refused(&attach, reference.as_ref(), &error),
+                Err(error) => self.refused(&asked.attach, asked.reference.as_ref(), &error),
             },
             Ok(Step::Delivered(mut attachment, delivery)) => {
                 let socket = &mut self.socket;

@@ -9,6 +9,7 @@ use crate::hub::follower::{Followed, Phase, Signal};
 use crate::hub::{Hub, Item, pages, ring};
 use crate::log::Gap;
 use crate::session::{Offset, SessionId};
+use crate::telemetry::{Fact, GapTold, Held, RingRead};
 
 /// How much one delivery brings at most, by the items' weight. Small enough that a slow subscriber
 /// holds little, large enough that a fast one is served in few steps.
@@ -39,13 +40,14 @@ pub struct Cursor {
     at: Offset,
     replay_to: Offset,
     live: bool,
+    _counted: Held,
 }
 
 impl Cursor {
     pub(super) fn new(hub: Arc<Hub>, followed: Arc<Followed>) -> Self {
-        hub.metrics.subscribers.inc();
+        let counted = hub.metrics.subscriber();
         let signal = followed.signal();
-        Cursor { hub, followed, signal, at: Offset::ZERO, replay_to: Offset::ZERO, live: false }
+        Cursor { hub, followed, signal, at: Offset::ZERO, replay_to: Offset::ZERO, live: false, _counted: counted }
     }
 
     pub(super) fn at(mut self, at: Offset, replay_to: Offset) -> Self {
@@ -81,7 +83,7 @@ impl Cursor {
             }
             match self.followed.ahead(self.at, DELIVERY_WEIGHT) {
                 ring::Ahead::Items(items) => {
-                    self.hub.metrics.ring_hits.inc();
+                    RingRead::Hit.emit(&self.hub.metrics);
                     return self.deliver(items);
                 }
                 ring::Ahead::Tail if self.live => self.wait().await,
@@ -98,14 +100,15 @@ impl Cursor {
 
     /// Reads from the log, behind the ring.
     async fn read(&mut self) -> Option<Delivery> {
-        self.hub.metrics.ring_misses.inc();
+        RingRead::Miss.emit(&self.hub.metrics);
         let followed = &self.followed;
         let pages = &self.hub.pages;
         let log = &*self.hub.log;
         match pages.after(log, &followed.session, &followed.page_turn, self.at, DELIVERY_WEIGHT).await {
             Ok(pages::Ahead::Items(items)) => Some(self.deliver(items)),
             Ok(pages::Ahead::Gap(gap)) => {
-                self.hub.metrics.gap(gap.reason);
+                let session = &followed.session;
+                GapTold { session, reason: gap.reason, lost: gap.lost }.emit(&self.hub.metrics);
                 self.at = gap.to;
                 Some(Delivery::Gap(gap))
             }
@@ -149,7 +152,6 @@ impl Cursor {
 
 impl Drop for Cursor {
     fn drop(&mut self) {
-        self.hub.metrics.subscribers.dec();
         self.followed.parted();
     }
 }

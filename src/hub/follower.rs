@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::hub::ring::{Ahead, Pushed, Ring};
 use crate::hub::{Hub, Item};
 use crate::log::{Bounds, Following, GapReason, PageLimits, Push, Read, Unavailable};
-use crate::session::{Offset, Record, RunId, RunState, SessionId};
+use crate::session::{ActiveRun, Entry, Offset, Record, RunState, SessionId};
 
 /// How long a session stays followed without a subscriber: a client that reconnects finds the
 /// newest entries in memory.
@@ -29,15 +29,6 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// How long a new subscriber waits for the store.
 const READY: Duration = Duration::from_secs(5);
-
-/// An active run, as a new subscriber is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActiveRun {
-    /// Its id.
-    pub run: RunId,
-    /// Offset of its `started` entry.
-    pub started: Offset,
-}
 
 /// Where the following of a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +192,7 @@ impl Followed {
                 push = following.next() => match push {
                     Some(Push::Entries { prev, entries }) => {
                         check_at = Instant::now() + self.patience();
-                        self.take(hub, prev, entries)
+                        self.take(prev, entries)
                     }
                     Some(Push::Check) => true,
                     None => return Ok(End::Disturbed),
@@ -230,7 +221,7 @@ impl Followed {
     }
 
     /// Takes a push; `true`: it does not fit.
-    fn take(&self, hub: &Hub, prev: Offset, entries: Vec<Arc<crate::session::Entry>>) -> bool {
+    fn take(&self, prev: Offset, entries: Vec<Arc<Entry>>) -> bool {
         let mut state = self.lock();
         let news = entries.clone();
         match state.ring.push(prev, entries) {
@@ -239,7 +230,6 @@ impl Followed {
             Pushed::Extended => state.note(news.iter().map(|entry| (entry.offset, &entry.record))),
         }
         drop(state);
-        hub.metrics.pushes.inc();
         self.announce(Phase::Following);
         false
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::task::TaskTracker;
 
 use crate::hub::Cursor;
-use crate::hub::follower::{ActiveRun, Followed};
+use crate::hub::follower::Followed;
 use crate::hub::pages::Pages;
 use crate::log::{Log, Place, Unavailable};
-use crate::session::{Offset, SessionId};
+use crate::session::{ActiveRun, Offset, SessionId};
 use crate::telemetry::Metrics;
 use crate::wire::After;
 

@@ -17,6 +17,34 @@ use super::pool::{Link, Pool};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BodyUnread;
 
+/// What becomes of the connection once the answer is over.
+#[derive(Debug)]
+pub(super) enum Afterwards {
+    /// Kept for another request.
+    Keep(Pool),
+    /// Kept as soon as the request is over too: an upstream may answer early and read on.
+    Finish(Pool),
+    /// Closed.
+    Close,
+}
+
+impl Afterwards {
+    fn happens_to(self, mut link: Link) {
+        match self {
+            Afterwards::Keep(pool) => pool.put(link),
+            Afterwards::Finish(pool) => {
+                tokio::spawn(async move {
+                    // Ends with the request's body, which ends with its client at the latest.
+                    if link.ready().await {
+                        pool.put(link);
+                    }
+                });
+            }
+            Afterwards::Close => drop(link),
+        }
+    }
+}
+
 /// The body of the upstream's answer. Ends cleanly only if the upstream ended it cleanly; dropped
 /// before that, it closes the connection.
 #[derive(Debug)]
@@ -24,15 +52,21 @@ pub struct UpstreamBody {
     incoming: Incoming,
     /// None once the answer is over.
     link: Option<Link>,
-    pool: Pool,
+    afterwards: Afterwards,
     url: String,
     idle_timeout: Option<Duration>,
     idle: Option<Pin<Box<Sleep>>>,
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, link: Link, pool: Pool, url: String, idle_timeout: Option<Duration>) -> Self {
-        UpstreamBody { incoming, link: Some(link), pool, url, idle_timeout, idle: None }
+    pub(super) fn new(
+        incoming: Incoming,
+        link: Link,
+        afterwards: Afterwards,
+        url: String,
+        idle_timeout: Option<Duration>,
+    ) -> Self {
+        UpstreamBody { incoming, link: Some(link), afterwards, url, idle_timeout, idle: None }
     }
 
     /// Counts no time: for a stream whose silence somebody else watches.
@@ -42,11 +76,11 @@ impl UpstreamBody {
     }
 
     /// Readers may stop at the last byte and never ask for the end.
-    pub(super) fn keep_link_if_over(&mut self) {
+    pub(super) fn release_link_if_over(&mut self) {
         if self.incoming.is_end_stream()
             && let Some(link) = self.link.take()
         {
-            self.pool.put(link);
+            std::mem::replace(&mut self.afterwards, Afterwards::Close).happens_to(link);
         }
     }
 
@@ -70,11 +104,11 @@ impl http_body::Body for UpstreamBody {
                     body.fail(UpstreamError::Reset { url, reason })
                 }
                 Some(Ok(frame)) => {
-                    body.keep_link_if_over();
+                    body.release_link_if_over();
                     Poll::Ready(Some(Ok(frame)))
                 }
                 None => {
-                    body.keep_link_if_over();
+                    body.release_link_if_over();
                     Poll::Ready(None)
                 }
             };

@@ -5,8 +5,8 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, request};
 use serde_json::value::RawValue;
 
-use super::{pattern, pointer};
-use crate::config::SessionRule;
+use super::pointer;
+use crate::config::{SessionRule, path_segment};
 
 /// The value of a rule over a request; `None` where there is none or it is empty. A JSON rule finds
 /// nothing without a body, a response-header rule never does.
@@ -16,7 +16,7 @@ pub(super) fn value(rule: &SessionRule, head: &request::Parts, body: Option<&[u8
         SessionRule::Query(name) => query(head.uri.query()?, name),
         SessionRule::Cookie(name) => cookie(&head.headers, name),
         SessionRule::Path(pattern) => {
-            pattern::capture(pattern, head.uri.path(), "session").map(|segment| percent_decoded(segment, false))
+            path_segment(pattern, head.uri.path(), "session").map(|segment| percent_decoded(segment, false))
         }
         SessionRule::Json(at) => pointer::find(body?, at).and_then(scalar),
         SessionRule::ResponseHeader(_) => None,

@@ -37,7 +37,7 @@ impl Forwarding {
     /// redirects, OAuth callbacks and Secure cookies.
     pub(super) fn apply(&self, headers: &mut HeaderMap, authority: Option<&Authority>, peer: SocketAddr) {
         let address = peer.ip().to_canonical();
-        if !self.trusted.iter().any(|network| contains(network, address)) {
+        if !self.trusted.iter().any(|network| network.contains(address)) {
             for name in [X_HOST, PROTO, PREFIX, FORWARDED] {
                 headers.remove(name);
             }
@@ -106,16 +106,6 @@ fn append(headers: &mut HeaderMap, name: HeaderName, item: &str) {
     if let Ok(value) = HeaderValue::try_from(list) {
         headers.insert(name, value);
     }
-}
-
-fn contains(network: &Network, address: IpAddr) -> bool {
-    let (network_bits, address_bits, width) = match (network.address.to_canonical(), address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => (u128::from(network.to_bits()), address.to_bits().into(), 32),
-        (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
-        _ => return false,
-    };
-    let ignored = width - u32::from(network.bits).min(width);
-    (network_bits ^ address_bits).checked_shr(ignored).unwrap_or(0) == 0
 }
 
 #[cfg(test)]
@@ -217,7 +207,7 @@ mod tests {
         ];
         for (address, bits, candidate, expected) in cases {
             let network = Network { address: address.parse().expect("an address"), bits };
-            assert_eq!(contains(&network, candidate.parse().expect("an address")), expected, "{candidate}");
+            assert_eq!(network.contains(candidate.parse().expect("an address")), expected, "{candidate}");
         }
     }
 }

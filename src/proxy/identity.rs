@@ -79,13 +79,13 @@ pub fn identify(rules: &[SessionRule], head: &request::Parts, body: Option<&[u8]
             _ => {}
         }
     }
-    Ok(Identity { response_headers, named: Named { session: random(), basis } })
+    Ok(Identity { response_headers, named: Named { session: SessionId::from_random(crate::random::u128()), basis } })
 }
 
 impl Identity {
-    /// Whether the answer's head may still change it.
-    pub fn awaits_answer(&self) -> bool {
-        !self.response_headers.is_empty()
+    /// The session that the request itself names, by its own header or by a rule.
+    pub fn named_by_request(&self) -> Option<&SessionId> {
+        matches!(self.named.basis, Basis::Named | Basis::Rule).then_some(&self.named.session)
     }
 
     /// The session, once the answer's head is known.
@@ -110,13 +110,6 @@ fn session(rule: &str, value: &[u8]) -> SessionId {
         digest.update(part);
     }
     SessionId::from_digest_text(&URL_SAFE_NO_PAD.encode(digest.finalize()))
-}
-
-/// A new session that nobody can guess.
-fn random() -> SessionId {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).expect("the system has randomness");
-    SessionId::from_random(u128::from_be_bytes(bits))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, Method, Request, Response, request, response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -18,10 +18,11 @@ use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::StoreHealth;
 use crate::proxy::identity::{self, Basis, Identity};
-use crate::proxy::{AcceptEncoding, Decoded, Passthrough, buffer, problem};
+use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, UpstreamBody, buffer, json_pointer, problem};
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
+use crate::telemetry::{Fact, NotRecorded, RunStarted, SessionRuleSkipped, StreamNotRecorded};
 use crate::wire::Code;
 
 /// Says on an answer that it is not kept in a session.
@@ -30,8 +31,14 @@ const DURABLE: HeaderName = HeaderName::from_static("sidestream-durable");
 /// By which a backend keeps one answer out of the log.
 const RECORD: HeaderName = HeaderName::from_static("sidestream-record");
 
+/// What a client has of a stream (WHATWG HTML §9.2.3).
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// By which a caller names the agent that answers.
 const SOURCE: HeaderName = HeaderName::from_static("sidestream-source");
+
+/// Routes of which it is said that their streams pass through.
+const SAID: usize = 64;
 
 /// The interceptor.
 pub struct Interceptor {
@@ -79,23 +86,33 @@ impl Interceptor {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
         let upgrade = request.headers().contains_key(header::UPGRADE);
-        if upgrade || method == Method::CONNECT || !self.records(route, &method, &path) {
-            let response = self.proxy.handle(request, peer).await;
-            return if is_stream(&response) { self.unrecorded(response, &method, &path) } else { response };
+        let kept_out = if upgrade { Some(NotRecorded::Method) } else { self.kept_out(route, &method, &path) };
+        let Some(reason) = kept_out else {
+            return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
+        };
+        let response = self.proxy.handle(request, peer).await;
+        match response.status().is_success() && is_event_stream(response.headers()) {
+            true => self.unrecorded(response, reason, &method, &path),
+            false => response,
         }
-        self.record(route, request, peer).await.unwrap_or_else(Problem::into_response)
     }
 
-    /// Whether streams of this request are recorded, if its answer is one.
-    fn records(&self, route: &Route, method: &Method, path: &str) -> bool {
-        if !route.record || self.intercept == Intercept::Off {
-            return false;
+    /// Why streams of this request are not recorded, if they are not.
+    fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
+        if self.intercept == Intercept::Off {
+            return Some(NotRecorded::Intercept);
         }
-        route.intercept.unwrap_or_else(|| match &self.intercept {
-            Intercept::Auto => !matches!(*method, Method::GET | Method::HEAD),
-            Intercept::Off => false,
-            Intercept::Only(patterns) => patterns.iter().any(|pattern| pattern.matches(method, path)),
-        })
+        match (route.record, route.intercept, &self.intercept) {
+            (false, _, _) | (true, Some(false), _) => Some(NotRecorded::Route),
+            (true, Some(true), _) => None,
+            (true, None, Intercept::Only(patterns)) => {
+                let named = patterns.iter().any(|pattern| pattern.matches(method, path));
+                (!named).then_some(NotRecorded::Intercept)
+            }
+            (true, None, _) => {
+                matches!(*method, Method::GET | Method::HEAD | Method::CONNECT).then_some(NotRecorded::Method)
+            }
+        }
     }
 
     async fn record(&self, route: &Route, request: Request<Incoming>, peer: Peer) -> Result<Response<Body>, Problem> {
@@ -108,31 +125,41 @@ impl Interceptor {
         let (head, request_body) = request.into_parts();
         let candidate = Candidate::new(route, &head, body.as_ref())?;
         drop(body);
+        if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
+            return Ok(answer);
+        }
         let request = Request::from_parts(head, request_body);
         let request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
-        let body = body.map_err(BodyError::from).boxed_unsync();
+        let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
         if !head.status.is_success() || !is_event_stream(&head.headers) {
-            return Ok(self.proxy.respond(head, body));
+            return Ok(self.proxy.respond(head, plain(body)));
         }
         let kept_out = head.headers.remove(RECORD).is_some_and(|value| value == "no");
         if kept_out {
-            return Ok(not_durable(self.proxy.respond(head, body)));
+            let response = self.proxy.respond(head, plain(body));
+            return Ok(self.unrecorded(response, NotRecorded::Upstream, &candidate.method, &candidate.path));
         }
-        if let StoreHealth::Down { reason } = &*self.gateway.log.health().borrow() {
-            tracing::warn!(reason, "the store is away; an answer passes through and is not kept");
-            return Ok(not_durable(self.proxy.respond(head, body)));
+        if *self.gateway.log.health().borrow() != StoreHealth::Up {
+            let response = self.proxy.respond(head, plain(body));
+            return Ok(self.unrecorded(response, NotRecorded::Store, &candidate.method, &candidate.path));
         }
-        let body = match Decoded::new(&head.headers, body) {
-            Ok(Ok(decoded)) => {
+        let codings = match Codings::of(&head.headers) {
+            Ok(codings) => codings,
+            Err(unknown) => {
+                tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
+                let response = self.proxy.respond(head, plain(body));
+                return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
+            }
+        };
+        // How long a silence may be is the run's business.
+        let body = body.without_idle_timeout();
+        let body = match codings.is_empty() {
+            true => plain(body),
+            false => {
                 head.headers.remove(header::CONTENT_ENCODING);
                 head.headers.remove(header::CONTENT_LENGTH);
-                decoded.map_err(BodyError::from).boxed_unsync()
-            }
-            Ok(Err(plain)) => plain,
-            // The body is gone with the error only where it was never touched; say what to change.
-            Err(unknown) => {
-                return Err(Problem::new(Code::UpstreamInvalid, format!("{unknown}; keep it out with record = false")));
+                Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
             }
         };
         Ok(self.begin(route, candidate, head, body).await)
@@ -161,7 +188,7 @@ impl Interceptor {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        tracing::info!(session = %named.session, %run, path = candidate.path, "run started");
+        RunStarted { session: &named.session, run: &run }.emit(&self.gateway.metrics);
         let begun = self.runs.begin(spec, body).await;
         let mut response = self.proxy.respond(head, begun.body.boxed_unsync());
         let headers = response.headers_mut();
@@ -170,6 +197,7 @@ impl Interceptor {
         }
         name_run(headers, &named.session, &run, begun.started);
         if named.basis == Basis::BodyTooLarge {
+            SessionRuleSkipped { limit: self.body_limit }.emit(&self.gateway.metrics);
             headers.insert(HeaderName::from_static("sidestream-session-rule"), HeaderValue::from_static("none"));
         }
         expose(headers);
@@ -182,19 +210,33 @@ impl Interceptor {
         run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
     }
 
-    /// A stream that is not recorded: the answer says so, and the log says once how to change it.
-    fn unrecorded(&self, response: Response<Body>, method: &Method, path: &str) -> Response<Body> {
-        self.gateway.metrics.unrecorded.inc();
+    /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
+    /// the session's newest run does not have is the upstream's business.
+    async fn resume_upstreams_own(
+        &self,
+        headers: &HeaderMap,
+        candidate: &Candidate,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        let id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
+        let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
+        let Some((run, offset)) = found else { return Ok(None) };
+        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false };
+        run_stream::serve(&self.gateway, wanted).await.map(Some)
+    }
+
+    /// A stream that is not recorded: the answer says so, and the log says once per route how to
+    /// change it.
+    fn unrecorded(&self, response: Response<Body>, reason: NotRecorded, method: &Method, path: &str) -> Response<Body> {
         let route = format!("{method} {path}");
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         // Bounded: paths may hold ids, and a line per id says nothing new.
-        if self.intercept != Intercept::Off && said.len() < 64 && said.insert(route.clone()) {
-            tracing::info!(
-                route,
-                "a stream passes through and is not kept; to keep it add [[route]] match = \"{route}\", intercept = true"
-            );
-        }
-        not_durable(response)
+        let first = said.len() < SAID && said.insert(route.clone());
+        drop(said);
+        StreamNotRecorded { reason, route: first.then_some(route.as_str()) }.emit(&self.gateway.metrics);
+        let mut response = response;
+        response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
+        response
     }
 }
 
@@ -206,7 +248,10 @@ impl Candidate {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             identity: identity::identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
-            input: route.input.as_deref().and_then(|pointer| identity::text_at(body?, pointer)),
+            input: route
+                .input
+                .as_deref()
+                .and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
             source: source.filter(|name| name.len() <= 128),
             tagging: match route.ids {
                 Ids::Off => Tagging::Off,
@@ -220,22 +265,13 @@ impl Candidate {
 
 /// The id of ours that a client sends back, if it sends one.
 fn resumed(headers: &HeaderMap) -> Option<TaggedId> {
-    TaggedId::parse(headers.get("last-event-id")?.to_str().ok()?)
-}
-
-fn is_stream(response: &Response<Body>) -> bool {
-    response.status().is_success() && is_event_stream(response.headers())
+    TaggedId::parse(headers.get(LAST_EVENT_ID)?.to_str().ok()?)
 }
 
 /// Whether the media type is `text/event-stream`, whatever its parameters and case.
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
-}
-
-fn not_durable(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
-    response
 }
 
 /// Lets a page of another origin read our headers, where the upstream lets it read the answer.
@@ -248,13 +284,4 @@ fn expose(headers: &mut HeaderMap) {
 
 fn client_left() -> Problem {
     Problem::new(Code::BadRequest, "the request's body broke off")
-}
-
-/// The answer to a new request that would begin a run while this instance leaves.
-pub fn draining() -> Response<Body> {
-    let mut response =
-        Problem::new(Code::Draining, "this instance is shutting down; ask again, another one will answer").into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    debug_assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    response
 }

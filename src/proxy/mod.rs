@@ -4,10 +4,9 @@
 //! client can see, must never buffer a body (unless a session rule needs the request's), never
 //! ends a broken answer politely, and never sends a request twice that may have been begun.
 //!
-//! Two things it cannot do, because hyper's server cannot: pass 1xx answers other than 100 on, and
-//! send HTTP/1.1 trailers that were not announced in `Trailer` (for answers: also where the client
-//! did not say `TE: trailers`). Both are allowed to be lost by RFC 9110 §6.5.1 and §15.2 only
-//! grudgingly, so they stand here.
+//! Two things it cannot do, because hyper's HTTP/1 server cannot: pass on 1xx answers other than
+//! `100 Continue` (RFC 9110 §15.2 wants them forwarded), and send trailers that `Trailer` did not
+//! announce, or that the client did not ask for with `TE: trailers` (RFC 9110 §6.5.1 allows that).
 
 mod ambiguous;
 mod answer;
@@ -22,7 +21,6 @@ mod headers;
 mod identity;
 mod intercept;
 mod passthrough;
-mod pattern;
 mod pointer;
 mod pool;
 mod target;
@@ -31,13 +29,12 @@ mod upstream;
 
 pub use answer::UpstreamBody;
 pub use buffer::buffer;
-pub use decompress::{DecodeError, Decoded, UnknownCoding};
+pub use decompress::{Codings, DecodeError, Decoded, UnknownCoding};
 pub use failure::{SetupError, UpstreamError};
 pub use forwarded::Forwarding;
 pub use identity::{Basis, Identity, Named, identify, needs_body};
 pub use intercept::Interceptor;
-pub use passthrough::{AcceptEncoding, Passthrough};
-pub use pattern::{capture, matches};
+pub use passthrough::{AcceptEncoding, Passthrough, problem};
 pub use pointer::find as json_pointer;
 pub use target::Target;
 pub use upgrade::is_sidestream_upgrade;

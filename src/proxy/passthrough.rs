@@ -125,7 +125,34 @@ impl Passthrough {
 
 /// What the client is told when there is no answer. Its connection is closed: of its request's
 /// body nobody knows how much was read.
-pub(super) fn problem(error: UpstreamError) -> Problem {
+pub fn problem(error: UpstreamError) -> Problem {
     tracing::warn!(code = %error.code(), %error, "no answer from the upstream");
     Problem::new(error.code(), error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_candidate_for_interception_asks_the_upstream_not_to_compress() {
+        let settings = config::Upstream {
+            url: http::Uri::from_static("http://agent:8000"),
+            host: None,
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: None,
+            idle_timeout: None,
+            http2: config::Http2::Off,
+        };
+        let proxy = Passthrough::new(&settings, Vec::new(), Vec::new()).expect("a proxy");
+        let peer = Peer { addr: ([127, 0, 0, 1], 1).into() };
+        for (encoding, expected) in [(AcceptEncoding::AsSent, "gzip, br"), (AcceptEncoding::Identity, "identity")] {
+            let request = Request::post("/").header("host", "a").header(ACCEPT_ENCODING, "gzip, br");
+            let request = request.body(crate::server::empty()).expect("a request");
+            let prepared = proxy.prepare(request, peer, encoding).expect("prepared");
+            assert_eq!(prepared.headers()[ACCEPT_ENCODING], expected);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! answer ended cleanly. Must never reuse one whose answer was not read to its end.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -20,8 +20,9 @@ const KEPT: usize = 32;
 /// How long one is kept. Many servers close after 5 s, and the shorter ours is, the rarer is a
 /// request that meets a connection which is just being closed.
 const KEEP_FOR: Duration = Duration::from_secs(4);
-/// How long a connection may take to become usable again after its answer has ended.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long a connection may take to become usable again: its answer has ended, but its task may
+/// not have seen that yet.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// One connection to the upstream. Dropping it closes the socket at once: for a backend that knows
 /// no other way, that is the cancel.
@@ -86,17 +87,11 @@ impl Link {
         }
     }
 
-    async fn ready(&mut self) -> bool {
+    /// Whether it can be used, once what it carries is over.
+    pub(super) async fn ready(&mut self) -> bool {
         match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await.is_ok(),
             Sender::Http2(sender) => sender.ready().await.is_ok(),
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        match &self.sender {
-            Sender::Http1(sender) => sender.is_ready(),
-            Sender::Http2(sender) => sender.is_ready(),
         }
     }
 }
@@ -107,41 +102,35 @@ pub(super) struct Pool(Arc<Mutex<VecDeque<(Instant, Link)>>>);
 
 impl Pool {
     /// The connection that was used last, if one is still open.
-    pub(super) fn take(&self) -> Option<Link> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((since, link)) = kept.pop_back() {
-            if since.elapsed() < KEEP_FOR && link.is_ready() {
+    pub(super) async fn take(&self) -> Option<Link> {
+        loop {
+            let (since, mut link) = self.kept().pop_back()?;
+            if since.elapsed() < KEEP_FOR && timeout(SETTLE, link.ready()).await == Ok(true) {
                 return Some(link);
             }
         }
-        None
     }
 
-    /// Keeps a connection whose answer was read to its end, once it is usable again; closes it
-    /// where its request is still not over then.
-    pub(super) fn put(&self, mut link: Link) {
+    /// Keeps a connection whose answer was read to its end.
+    pub(super) fn put(&self, link: Link) {
+        {
+            let mut kept = self.kept();
+            if kept.len() == KEPT {
+                kept.pop_front();
+            }
+            kept.push_back((Instant::now(), link));
+        }
         let pool = self.clone();
         tokio::spawn(async move {
-            if timeout(SETTLE, link.ready()).await == Ok(true) {
-                pool.keep(link);
-                tokio::time::sleep(KEEP_FOR).await;
-                pool.close_old();
+            tokio::time::sleep(KEEP_FOR).await;
+            let mut kept = pool.kept();
+            while kept.front().is_some_and(|(since, _)| since.elapsed() >= KEEP_FOR) {
+                kept.pop_front();
             }
         });
     }
 
-    fn keep(&self, link: Link) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back((Instant::now(), link));
-    }
-
-    fn close_old(&self) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while kept.front().is_some_and(|(since, _)| since.elapsed() >= KEEP_FOR) {
-            kept.pop_front();
-        }
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Link)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use rustls::pki_types::CertificateDer;
 
-use super::answer::{BodyUnread, UpstreamBody};
+use super::answer::{Afterwards, BodyUnread, UpstreamBody};
 use super::dial::Dialer;
 use super::expect::{self, Progress};
 use super::failure::{SetupError, UpstreamError, reason};
@@ -59,7 +59,7 @@ impl Upstream {
     /// See [`UpstreamError`]; only after `Unreachable` is it safe to send the request again.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<UpstreamBody>, UpstreamError> {
         if is_repeatable(&request)
-            && let Some(link) = self.pool.take()
+            && let Some(link) = self.pool.take().await
         {
             let (head, _) = request.into_parts();
             let again = Request::from_parts(head.clone(), empty());
@@ -74,6 +74,7 @@ impl Upstream {
 
     async fn exchange(&self, mut link: Link, request: Request<Body>) -> Result<Response<UpstreamBody>, UpstreamError> {
         let upgrade = request.headers().contains_key(UPGRADE);
+        let has_body = !request.body().is_end_stream();
         let (request, gate) = expect::hold(self.addressed(request, link.is_http2()));
         let sent = match self.first_byte_timeout {
             None => link.send(request).await,
@@ -88,18 +89,24 @@ impl Upstream {
             }
         };
         let answer = sent.map_err(|error| self.explain(&error))?;
-        let mut answer = answer.map(|incoming| {
-            UpstreamBody::new(incoming, link, self.pool.clone(), self.target().url(), self.idle_timeout)
-        });
-        match gate {
-            Some(gate) if answer.status().is_success() => gate.open(),
-            Some(_) => {
-                answer.extensions_mut().insert(BodyUnread);
-            }
-            None => {}
+        let refused = gate.is_some() && !answer.status().is_success();
+        if let Some(gate) = gate.filter(|_| !refused) {
+            gate.open();
+        }
+        let afterwards = if refused {
+            Afterwards::Close
+        } else if has_body {
+            Afterwards::Finish(self.pool.clone())
+        } else {
+            Afterwards::Keep(self.pool.clone())
+        };
+        let (url, idle_timeout) = (self.target().url(), self.idle_timeout);
+        let mut answer = answer.map(|incoming| UpstreamBody::new(incoming, link, afterwards, url, idle_timeout));
+        if refused {
+            answer.extensions_mut().insert(BodyUnread);
         }
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            answer.body_mut().keep_link_if_over();
+            answer.body_mut().release_link_if_over();
         } else if !upgrade {
             let reason = "101 to a request that did not ask for it".to_owned();
             return Err(UpstreamError::Invalid { url: self.target().url(), reason });

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::log::{Append, Appended, Log, OpenRun, Opened};
-use crate::session::InstanceId;
-use crate::telemetry::Metrics;
+use crate::log::{Append, Appended, Log, OpenRun, Opened, Unavailable};
+use crate::session::{InstanceId, Record, RunId, SessionId};
+use crate::telemetry::{AppendRetried, EventsAppended, Fact, Metrics};
 
 /// First and longest pause between attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -25,38 +25,56 @@ pub(super) enum Committed {
 /// Lists the run under its instance, then opens it. An instance that was declared dead opens
 /// nothing.
 pub(super) async fn open(log: Arc<dyn Log>, metrics: Metrics, instance: InstanceId, open: OpenRun) -> Committed {
-    let mut pause = BACKOFF.0;
+    let mut pauses = Pauses::new(&metrics, &open.session, &open.run);
     loop {
-        let listed = log.enlist(&instance, &open.session, &open.run).await;
-        match listed {
+        match log.enlist(&instance, &open.session, &open.run).await {
             Ok(true) => match log.open_run(open.clone()).await {
                 Ok(opened) => return Committed::Opened(opened),
-                Err(error) => wait(&metrics, &error, &mut pause).await,
+                Err(error) => pauses.wait(&error).await,
             },
             Ok(false) => return Committed::Opened(Opened::Fenced),
-            Err(error) => wait(&metrics, &error, &mut pause).await,
+            Err(error) => pauses.wait(&error).await,
         }
     }
 }
 
-/// Appends.
-pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, append: Append) -> Committed {
-    let mut pause = BACKOFF.0;
+/// Appends entries of `run`.
+pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, run: RunId, append: Append) -> Committed {
     let began = Instant::now();
+    let mut pauses = Pauses::new(&metrics, &append.session, &run);
     loop {
         match log.append(append.clone()).await {
             Ok(appended) => {
-                metrics.append_seconds(began.elapsed());
+                let (events, bytes) =
+                    (append.records.len() as u64, append.records.iter().map(Record::size).sum::<usize>());
+                let (session, bytes, took) = (&append.session, bytes as u64, began.elapsed());
+                EventsAppended { session, run: &run, events, bytes, took }.emit(&metrics);
                 return Committed::Appended(append, appended);
             }
-            Err(error) => wait(&metrics, &error, &mut pause).await,
+            Err(error) => pauses.wait(&error).await,
         }
     }
 }
 
-async fn wait(metrics: &Metrics, error: &crate::log::Unavailable, pause: &mut Duration) {
-    metrics.append_retries.inc();
-    tracing::debug!(%error, "the store did not answer; asking again");
-    sleep(crate::random::up_to(*pause) + *pause / 2).await;
-    *pause = (*pause * 2).min(BACKOFF.1);
+/// The pauses between attempts of one call.
+struct Pauses<'a> {
+    metrics: &'a Metrics,
+    session: &'a SessionId,
+    run: &'a RunId,
+    tries: u32,
+    next: Duration,
+}
+
+impl<'a> Pauses<'a> {
+    fn new(metrics: &'a Metrics, session: &'a SessionId, run: &'a RunId) -> Self {
+        Pauses { metrics, session, run, tries: 1, next: BACKOFF.0 }
+    }
+
+    async fn wait(&mut self, error: &Unavailable) {
+        let (session, run, tries) = (self.session, self.run, self.tries);
+        AppendRetried { session, run, tries, detail: &error.detail }.emit(self.metrics);
+        sleep(self.next / 2 + crate::random::up_to(self.next)).await;
+        self.tries += 1;
+        self.next = (self.next * 2).min(BACKOFF.1);
+    }
 }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::log::{DeadInstance, Renewal, TakenOver, Takeover, Unavailable};
 use crate::run::Runs;
+use crate::telemetry::{Fact, RunTakenOver};
 
 /// How long a lease holds without renewal.
 pub const LEASE: Duration = Duration::from_secs(3);
@@ -72,9 +73,8 @@ async fn take_over(runs: &Runs, dead: DeadInstance) {
             details: json!({"reason": "owner_lost"}).to_string().into(),
         };
         let ended = definite(|| runs.log.takeover(takeover.clone())).await;
-        if let TakenOver::Ended { state, .. } = &ended {
-            tracing::info!(%session, %run, state = state.as_str(), "run taken over");
-            runs.metrics.takeovers.inc();
+        if let TakenOver::Ended { .. } = &ended {
+            RunTakenOver { session: &session, run: &run, owner: &dead.instance }.emit(&runs.metrics);
         }
         definite(|| runs.log.unlist(&dead.instance, &session, &run)).await;
     }

@@ -24,6 +24,7 @@ use crate::run::{Runs, TaggedId};
 use crate::server::Body;
 use crate::session::{Kind, Offset, Record, RunId, RunState, SessionId, Terminal};
 use crate::sse::{Decoder, Event, Frame};
+use crate::telemetry::{EventDropped, Fact, RunEnded, RunResumed, RunStalled};
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
 /// upstream is not read on.
@@ -139,12 +140,7 @@ enum CallerEnd {
 }
 
 impl Owner {
-    pub(super) fn new(
-        runs: Arc<Runs>,
-        spec: RunSpec,
-        caller: Caller,
-        opened: oneshot::Sender<Option<Offset>>,
-    ) -> Self {
+    pub(super) fn new(runs: Arc<Runs>, spec: RunSpec, caller: Caller, opened: oneshot::Sender<Option<Offset>>) -> Self {
         let fence = Fence { counter: 1, nonce: format!("{:032x}", crate::random::u128()).into() };
         Owner {
             decoder: Decoder::new(runs.settings.event_bytes),
@@ -182,7 +178,12 @@ impl Owner {
             if flight.is_none() {
                 match self.next_append() {
                     Some(append) => {
-                        flight = Some(Box::pin(commit::append(runs.log.clone(), runs.metrics.clone(), append)));
+                        flight = Some(Box::pin(commit::append(
+                            runs.log.clone(),
+                            runs.metrics.clone(),
+                            self.spec.run.clone(),
+                            append,
+                        )));
                         self.flight_began = Instant::now();
                     }
                     None if self.ended => break,
@@ -319,6 +320,7 @@ impl Owner {
                 self.heard = Instant::now();
                 self.bytes += data.len() as u64;
                 if std::mem::take(&mut self.stalled) {
+                    RunResumed { session: &self.spec.session, run: &self.spec.run }.emit(&self.runs.metrics);
                     self.state(RunState::Resumed, "{}");
                 }
                 self.decoder.feed(&data);
@@ -360,9 +362,8 @@ impl Owner {
                 }
                 let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
                 let data = json!({"bytes": bytes, "sha256": sha256}).to_string();
-                self.runs.metrics.events_dropped.inc();
                 let (session, run) = (&self.spec.session, &self.spec.run);
-                tracing::warn!(%session, %run, bytes, "an event is above limits.event_bytes; it is not kept");
+                EventDropped { session, run, bytes }.emit(&self.runs.metrics);
                 let record = self.record(Kind::EventDropped, Event { name: None, data: data.into(), id: None });
                 self.keep(record, raw);
             }
@@ -410,8 +411,9 @@ impl Owner {
             return Some(End::broken(Terminal::Failed, "stalled"));
         }
         self.stalled = true;
-        let seconds = self.spec.stall.as_secs();
-        self.state(RunState::Stalled, &json!({ "silent_s": seconds }).to_string());
+        let (session, run, silent_for) = (&self.spec.session, &self.spec.run, self.spec.stall);
+        RunStalled { session, run, silent_for }.emit(&self.runs.metrics);
+        self.state(RunState::Stalled, &json!({ "silent_ms": silent_for.as_millis() }).to_string());
         None
     }
 
@@ -439,10 +441,9 @@ impl Owner {
             details["tail_bytes"] = end.tail.len().into();
         }
         self.state(RunState::Ended(end.state), &details.to_string());
-        let (session, run) = (&self.spec.session, &self.spec.run);
-        let (events, bytes, state, reason) = (self.events, self.bytes, end.state.as_str(), end.reason);
-        tracing::info!(%session, %run, state, reason, events, bytes, duration_ms, "run ended");
-        self.runs.metrics.run_ended(end.state, self.bytes);
+        let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
+        let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());
+        RunEnded { session, run, terminal, reason, events, took }.emit(&self.runs.metrics);
         self.caller_end = Some(end.caller);
         if self.durability != Durability::Stored {
             self.finish_caller();
@@ -475,11 +476,10 @@ impl Owner {
             Appended::Stored { last, .. } | Appended::Duplicate { last, .. } => {
                 self.seen = Some(last);
                 self.stored_n = append.first_n + count - 1;
-                self.runs.metrics.events.inc_by(count);
                 self.advance(last);
             }
             // Our own terminal, by an attempt whose answer was lost.
-            Appended::Closed(Closed::Terminal { offset, .. }) if append.ends_run() => {
+            Appended::Closed(Closed::Terminal { offset, .. }) if ends_run(append) => {
                 self.stored_n = append.first_n + count - 1;
                 self.advance(offset);
             }
@@ -591,6 +591,11 @@ impl End {
     fn broken(state: Terminal, reason: &'static str) -> Self {
         End { state, reason, caller: CallerEnd::Broken(reason), tail: Bytes::new() }
     }
+}
+
+/// Whether the append holds the run's terminal.
+fn ends_run(append: &Append) -> bool {
+    append.records.last().and_then(Record::state).and_then(RunState::terminal).is_some()
 }
 
 /// The block with our id as its last field, so that it wins over one of the upstream's: before the

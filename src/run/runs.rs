@@ -86,12 +86,11 @@ impl Runs {
         let (opened, opening) = tokio::sync::oneshot::channel();
         let owner = Owner::new(self.clone(), spec, caller, opened);
         self.active.fetch_add(1, Ordering::AcqRel);
-        self.metrics.active_runs.inc();
-        let runs = self.clone();
+        let (runs, counted) = (self.clone(), self.metrics.active_run());
         self.tasks.spawn(async move {
             owner.drive(upstream).await;
             runs.active.fetch_sub(1, Ordering::AcqRel);
-            runs.metrics.active_runs.dec();
+            drop(counted);
         });
         let started = tokio::time::timeout(self.settings.eager_after, opening).await;
         Begun { started: started.ok().and_then(Result::ok).flatten(), body }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use http::header::{CONTENT_LANGUAGE, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 /// Response headers that a resumed or joined answer carries again. Never cookies, request ids or
 /// anything that was meant for the first caller alone.
 const REPLAYED: [&str; 5] =
-    [CONTENT_TYPE.as_str(), CONTENT_LANGUAGE.as_str(), "x-vercel-ai-ui-message-stream", "mcp-session-id", "x-accel-buffering"];
+    ["content-type", "content-language", "x-vercel-ai-ui-message-stream", "mcp-session-id", "x-accel-buffering"];
 
 /// What is kept of the request and of the answer's head.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

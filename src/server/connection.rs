@@ -14,15 +14,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, BodyError};
 
-/// How long, and how many bytes, a client may go on sending after we have answered and closed.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1 << 20;
+/// How long a client may go on sending after we have answered and closed.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Set: this connection ends with a reset.
 #[derive(Clone, Debug, Default)]
@@ -73,18 +72,9 @@ impl Drop for Connection {
     }
 }
 
-/// Reads and drops what the client still sends, within bounds.
+/// Reads and drops what the client still sends, for a while.
 async fn linger(mut stream: TcpStream, permit: Option<OwnedSemaphorePermit>) {
-    let drain = async {
-        let (mut buffer, mut left) = ([0; 4096], LINGER_BYTES);
-        while let Ok(n @ 1..) = stream.read(&mut buffer).await {
-            left = left.saturating_sub(n);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
+    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
     drop(permit);
 }
 

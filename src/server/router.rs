@@ -27,7 +27,9 @@ impl Router {
     /// except a WebSocket that offers our subprotocol.
     pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let path = request.uri().path();
-        if let Some(own) = path.strip_prefix(self.prefix.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        if let Some(own) =
+            path.strip_prefix(self.prefix.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
             return match own {
                 "/v1/ws" => handshake::upgrade(&self.gateway, request).unwrap_or_else(Problem::into_response),
                 "/demo" | "/demo/" if self.demo => demo::page(),

@@ -4,11 +4,13 @@
 //! arguments, and never spawns. Everything that writes or reads sessions speaks in these types.
 
 mod entry;
+mod gap;
 mod ids;
 mod offset;
 mod state;
 
 pub use entry::{Entry, Kind, Record};
+pub use gap::{Gap, GapReason};
 pub use ids::{IdError, InstanceId, RunId, SessionId};
 pub use offset::{Offset, OffsetError};
-pub use state::{RunState, Terminal};
+pub use state::{ActiveRun, RunState, Terminal};

@@ -160,7 +160,7 @@ fn read_attach(text: &str) -> Field<Attach> {
         after: raw.after.map_or(Ok(After::Start), After::from_json)?,
         runs: raw.runs.map(run_ids).transpose()?,
         sources: raw.sources,
-        create: raw.create.unwrap_or(true),
+        create: raw.create.unwrap_or(false),
     })
 }
 
@@ -186,7 +186,9 @@ impl After {
         match text {
             "start" => Ok(After::Start),
             "end" => Ok(After::End),
-            offset => offset.parse().map(After::Offset).map_err(|e| format!("`after` is start, end, or an offset: {e}")),
+            offset => {
+                offset.parse().map(After::Offset).map_err(|e| format!("`after` is start, end, or an offset: {e}"))
+            }
         }
     }
 
@@ -238,7 +240,13 @@ mod tests {
     #[test]
     fn a_message_without_after_starts_at_the_start() {
         let (message, reference) = ClientMessage::parse(r#"{"type":"attach","session":"s","ref":7,"new":1}"#).unwrap();
-        let expected = Attach { session: SessionId::parse("s").unwrap(), after: After::Start, runs: None, sources: None, create: true };
+        let expected = Attach {
+            session: SessionId::parse("s").unwrap(),
+            after: After::Start,
+            runs: None,
+            sources: None,
+            create: false,
+        };
         assert_eq!(message, ClientMessage::Attach(expected));
         assert_eq!(reference.unwrap().to_string(), "7");
     }

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use serde_json::value::RawValue;
 
-use crate::log::{Gap, RunInfo};
-use crate::session::{Offset, SessionId};
+use crate::session::{ActiveRun, Gap, Offset, SessionId};
 use crate::wire::frame::quoted;
 use crate::wire::{Code, Reference};
 
@@ -32,7 +31,7 @@ pub enum ServerMessage<'a> {
         /// The newest entry when reading started.
         tail: Offset,
         /// The active runs.
-        runs: &'a [RunInfo],
+        runs: &'a [ActiveRun],
         /// Whether entries between `offset` and `tail` follow first.
         replaying: bool,
     },
@@ -117,7 +116,10 @@ impl ServerMessage<'_> {
                 out.push_str(r#"{"type":"welcome","connection":"#);
                 quoted(&mut out, connection);
                 let (min, max) = RECONNECT_MS;
-                put(&mut out, format_args!(r#","heartbeat_ms":{heartbeat_ms},"max_message_bytes":{max_message_bytes}"#));
+                put(
+                    &mut out,
+                    format_args!(r#","heartbeat_ms":{heartbeat_ms},"max_message_bytes":{max_message_bytes}"#),
+                );
                 put(&mut out, format_args!(r#","reconnect":{{"min_ms":{min},"max_ms":{max}}}"#));
             }
             ServerMessage::Attached { reference, session, offset, tail, runs, replaying } => {
@@ -140,9 +142,14 @@ impl ServerMessage<'_> {
                 put(&mut out, format_args!(r#","{lost_key}":{lost},"reason":"{}""#, reason.as_str()));
             }
             ServerMessage::At { session, offset, prev } => {
-                put(&mut out, format_args!(r#"{{"type":"at","session":"{session}","offset":"{offset}","prev":"{prev}""#));
+                put(
+                    &mut out,
+                    format_args!(r#"{{"type":"at","session":"{session}","offset":"{offset}","prev":"{prev}""#),
+                );
             }
-            ServerMessage::Erased { session } => put(&mut out, format_args!(r#"{{"type":"erased","session":"{session}""#)),
+            ServerMessage::Erased { session } => {
+                put(&mut out, format_args!(r#"{{"type":"erased","session":"{session}""#))
+            }
             ServerMessage::Status { code } => {
                 let (name, retryable) = (code.as_str(), code.retryable());
                 put(&mut out, format_args!(r#"{{"type":"status","code":"{name}","retryable":{retryable}"#));
@@ -193,7 +200,7 @@ fn put_reference(out: &mut String, reference: Option<&Reference>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::GapReason;
+    use crate::session::GapReason;
 
     #[test]
     fn a_gap_names_its_range() {
@@ -205,7 +212,9 @@ mod tests {
 
     #[test]
     fn a_message_escapes_what_it_quotes() {
-        let text = ServerMessage::Error { reference: None, session: None, code: Code::BadMessage, message: "\"\n\u{1}\\" }.encode();
+        let text =
+            ServerMessage::Error { reference: None, session: None, code: Code::BadMessage, message: "\"\n\u{1}\\" }
+                .encode();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["message"], "\"\n\u{1}\\");
     }

@@ -102,11 +102,13 @@ pub enum NotRecorded {
     Upstream,
     /// The store is down.
     Store,
+    /// Its content coding is not known.
+    Coding,
 }
 
 impl NotRecorded {
-    pub(in crate::telemetry) const ALL: [Self; 5] =
-        [Self::Method, Self::Intercept, Self::Route, Self::Upstream, Self::Store];
+    pub(in crate::telemetry) const ALL: [Self; 6] =
+        [Self::Method, Self::Intercept, Self::Route, Self::Upstream, Self::Store, Self::Coding];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
@@ -116,6 +118,7 @@ impl NotRecorded {
             Self::Route => "route",
             Self::Upstream => "upstream",
             Self::Store => "store",
+            Self::Coding => "coding",
         }
     }
 }

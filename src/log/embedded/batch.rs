@@ -1,0 +1,283 @@
+//! One transaction: the operations that change the log, in the order in which they came.
+//!
+//! Everything is decided from what the transaction sees, so that a batch may be thrown away and
+//! applied again. Nothing here commits, answers or publishes.
+
+use bytestring::ByteString;
+use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
+
+use super::error::Fault;
+use super::followers::Pushes;
+use super::retention;
+use super::sessions::{Known, Sessions};
+use super::state::{Producer, Run, RunRow, SessionState, TombReason};
+use super::tables::{Standing, Tables, standing};
+use super::write::{end_run, remember_one_more_producer, write};
+use crate::log::{
+    Append, Appended, Claim, Closed, Fence, OpenRun, Opened, Push, Retention, RunFlags, TakenOver, Takeover, Writer,
+};
+use crate::session::{Offset, Record, RunId, RunState, SessionId, Terminal};
+
+/// A transaction under way.
+pub(super) struct Batch<'t> {
+    pub(super) tables: Tables<'t>,
+    pub(super) sessions: Sessions,
+    pub(super) now_ms: u64,
+    pub(super) retention: Retention,
+    /// Whether there is anything to commit.
+    pub(super) changed: bool,
+    pushes: Pushes,
+}
+
+/// What a batch did, once it is committed.
+pub(super) struct Effects {
+    /// What followers hear.
+    pub(super) pushes: Pushes,
+    /// By how much the footprint of all sessions has changed.
+    pub(super) footprint: i64,
+    /// Whether there is garbage to remove now.
+    pub(super) buried: bool,
+}
+
+impl<'t> Batch<'t> {
+    /// A batch of operations that all happen at `now_ms`.
+    pub(super) fn begin(transaction: &'t WriteTransaction, retention: Retention, now_ms: u64) -> Result<Self, Fault> {
+        let tables = Tables::open(transaction)?;
+        let sessions = Sessions::new(retention, now_ms);
+        Ok(Batch { tables, sessions, now_ms, retention, changed: false, pushes: Vec::new() })
+    }
+
+    /// Writes what the batch kept in memory; what is left is to commit.
+    pub(super) fn finish(mut self) -> Result<Effects, Fault> {
+        let buried = !self.tables.garbage.is_empty()?;
+        let footprint = self.sessions.store(&mut self.tables)?;
+        Ok(Effects { pushes: self.pushes, footprint, buried })
+    }
+
+    pub(super) fn open_run(&mut self, open: &OpenRun) -> Result<Opened, Fault> {
+        if self.tables.unborn.get(open.run.as_str())?.is_some() {
+            return Ok(Opened::Closed(Closed::Unknown));
+        }
+        if let Some(row) = self.run_row(&open.run)?
+            && let Known::Live(state) = self.sessions.load(&mut self.tables, &row.session)?
+            && state.number == row.number
+        {
+            return Ok(match (row.ended, state.active_run(&open.run)) {
+                _ if row.session != open.session => Opened::Fenced,
+                (Some(Run { ended: Some((offset, state)), .. }), _) => {
+                    Opened::Closed(Closed::Terminal { offset, state })
+                }
+                (_, Some(at)) if state.active[at].fence == first_fence(&open.nonce) => {
+                    Opened::Open { started: state.active[at].started }
+                }
+                _ => Opened::Fenced,
+            });
+        }
+        let state = self.sessions.load_or_create(&mut self.tables, &open.session)?;
+        let row = RunRow { session: open.session.clone(), number: state.number, ended: None };
+        self.tables.runs.insert(open.run.as_str(), row.encode().as_slice())?;
+        state.newest_run = Some(open.run.clone());
+        let push = write(&mut self.tables, state, &open.records, &self.retention, self.now_ms)?;
+        let started = state.tail;
+        state.active.push(Run {
+            id: open.run.clone(),
+            owner: open.owner.clone(),
+            fence: first_fence(&open.nonce),
+            n: open.records.len() as u64,
+            last: started,
+            started,
+            ended: None,
+        });
+        self.announce(&open.session, push);
+        Ok(Opened::Open { started })
+    }
+
+    pub(super) fn append(&mut self, append: &Append) -> Result<Appended, Fault> {
+        debug_assert!(append.first_n > 0 && !append.records.is_empty());
+        match &append.writer {
+            Writer::Run { run, fence } => self.append_to_run(append, run, fence),
+            Writer::Producer { id, epoch } => self.append_of_producer(append, id, *epoch),
+        }
+    }
+
+    fn append_to_run(&mut self, append: &Append, id: &RunId, fence: &Fence) -> Result<Appended, Fault> {
+        let row = self.run_row(id)?;
+        let state = match self.sessions.load(&mut self.tables, &append.session)? {
+            Known::Live(state) => state,
+            Known::Gone(tomb) => return Ok(Appended::Closed(tomb.closed())),
+            Known::Never => return Ok(Appended::Closed(Closed::Unknown)),
+        };
+        let active = state.active_run(id);
+        let ended = row.filter(|row| row.number == state.number).and_then(|row| row.ended);
+        let Some(run) = active.map(|at| &state.active[at]).or(ended.as_ref()) else {
+            return Ok(Appended::Closed(Closed::Unknown));
+        };
+        let flags = RunFlags::default();
+        if append.first_n + append.records.len() as u64 - 1 <= run.n {
+            return Ok(Appended::Duplicate { last: run.last, flags });
+        }
+        if run.fence != *fence {
+            return Ok(Appended::Fenced);
+        }
+        let at = match (active, run.ended) {
+            (Some(at), None) => at,
+            (_, Some((offset, state))) => return Ok(Appended::Closed(Closed::Terminal { offset, state })),
+            (None, None) => return Err(Fault::Damaged("run")),
+        };
+        let n = run.n;
+        if append.first_n > n + 1 {
+            return Ok(Appended::Gap { expected: n + 1 });
+        }
+        if is_stranger(&self.tables, state, append.seen)? {
+            return Ok(Appended::RolledBack { tail: state.tail, n });
+        }
+        let new = &append.records[(n + 1 - append.first_n) as usize..];
+        let first = state.tail.next(self.now_ms);
+        let push = write(&mut self.tables, state, new, &self.retention, self.now_ms)?;
+        let last = state.tail;
+        state.active[at].n += new.len() as u64;
+        state.active[at].last = last;
+        if let Some(terminal) = terminal_of(new, id) {
+            end_run(&mut self.tables, &append.session, state, at, terminal)?;
+        }
+        self.announce(&append.session, push);
+        Ok(Appended::Stored { first, last, flags })
+    }
+
+    fn append_of_producer(&mut self, append: &Append, id: &str, epoch: u64) -> Result<Appended, Fault> {
+        let known = match self.sessions.load(&mut self.tables, &append.session)? {
+            Known::Live(state) => {
+                let row = self.tables.producers.get((state.number, id))?;
+                row.map(|row| Producer::decode(row.value())).transpose()?
+            }
+            Known::Gone(tomb) if append.first_n > 1 => return Ok(Appended::Closed(tomb.closed())),
+            Known::Gone(_) | Known::Never => None,
+        };
+        if known.is_some_and(|known| epoch < known.epoch) {
+            return Ok(Appended::Fenced);
+        }
+        // A newer epoch counts anew.
+        let current = known.filter(|known| known.epoch == epoch);
+        let (n, flags) = (current.map_or(0, |current| current.n), RunFlags::default());
+        if let Some(current) = current
+            && append.first_n + append.records.len() as u64 - 1 <= n
+        {
+            return Ok(Appended::Duplicate { last: current.last, flags });
+        }
+        if append.first_n > n + 1 {
+            return Ok(Appended::Gap { expected: n + 1 });
+        }
+        let state = self.sessions.load_or_create(&mut self.tables, &append.session)?;
+        if is_stranger(&self.tables, state, append.seen)? {
+            return Ok(Appended::RolledBack { tail: state.tail, n });
+        }
+        let new = &append.records[(n + 1 - append.first_n) as usize..];
+        let first = state.tail.next(self.now_ms);
+        let push = write(&mut self.tables, state, new, &self.retention, self.now_ms)?;
+        let last = state.tail;
+        let producer = Producer { epoch, n: n + new.len() as u64, last };
+        self.tables.producers.insert((state.number, id), producer.encode().as_slice())?;
+        if known.is_none() {
+            remember_one_more_producer(&mut self.tables, state)?;
+        }
+        self.announce(&append.session, push);
+        Ok(Appended::Stored { first, last, flags })
+    }
+
+    pub(super) fn takeover(&mut self, takeover: &Takeover) -> Result<TakenOver, Fault> {
+        let row = self.run_row(&takeover.run)?;
+        let state = match self.sessions.load(&mut self.tables, &takeover.session)? {
+            Known::Live(state) => state,
+            Known::Gone(tomb) => {
+                self.never_to_be_opened(&takeover.run)?;
+                return Ok(TakenOver::Closed(tomb.closed()));
+            }
+            Known::Never => {
+                self.never_to_be_opened(&takeover.run)?;
+                return Ok(TakenOver::NeverStarted);
+            }
+        };
+        let Some(at) = state.active_run(&takeover.run) else {
+            let ended = row.filter(|row| row.number == state.number).and_then(|row| row.ended?.ended);
+            if let Some((offset, state)) = ended {
+                return Ok(TakenOver::AlreadyEnded { offset, state });
+            }
+            self.never_to_be_opened(&takeover.run)?;
+            return Ok(TakenOver::NeverStarted);
+        };
+        let fence = Fence { counter: state.active[at].fence.counter + 1, nonce: takeover.nonce.clone() };
+        state.active[at].fence = fence;
+        let terminal = Terminal::Interrupted;
+        let record = Record::run_state(takeover.run.clone(), RunState::Ended(terminal), takeover.details.clone());
+        let push = write(&mut self.tables, state, &[record], &self.retention, self.now_ms)?;
+        let offset = state.tail;
+        end_run(&mut self.tables, &takeover.session, state, at, terminal)?;
+        self.announce(&takeover.session, push);
+        Ok(TakenOver::Ended { offset, state: terminal })
+    }
+
+    pub(super) fn erase(&mut self, session: &SessionId) -> Result<bool, Fault> {
+        let existed = match self.sessions.load(&mut self.tables, session)? {
+            Known::Live(_) => {
+                self.sessions.bury(&mut self.tables, session, TombReason::Erased)?;
+                true
+            }
+            Known::Gone(tomb) if tomb.reason == TombReason::Expired => {
+                self.sessions.bury(&mut self.tables, session, TombReason::Erased)?;
+                false
+            }
+            Known::Gone(_) | Known::Never => return Ok(false),
+        };
+        self.changed = true;
+        self.pushes.push((session.clone(), Push::Check));
+        Ok(existed)
+    }
+
+    pub(super) fn claim(&mut self, key: &str, value: &ByteString) -> Result<Claim, Fault> {
+        if let Some(claim) = self.tables.claims.get(key)? {
+            let (claimed_ms, winner) = claim.value();
+            if !retention::claim_has_expired(&self.retention, claimed_ms, self.now_ms) {
+                return Ok(if winner == &**value { Claim::Won } else { Claim::Taken(winner.into()) });
+            }
+        }
+        self.tables.claims.insert(key, (self.now_ms, &**value))?;
+        self.changed = true;
+        Ok(Claim::Won)
+    }
+
+    fn run_row(&self, run: &RunId) -> Result<Option<RunRow>, Fault> {
+        self.tables.runs.get(run.as_str())?.map(|row| RunRow::decode(row.value())).transpose()
+    }
+
+    fn never_to_be_opened(&mut self, run: &RunId) -> Result<(), Fault> {
+        self.tables.unborn.insert(run.as_str(), self.now_ms)?;
+        self.changed = true;
+        Ok(())
+    }
+
+    fn announce(&mut self, session: &SessionId, push: Push) {
+        self.changed = true;
+        self.pushes.push((session.clone(), push));
+    }
+}
+
+fn first_fence(nonce: &ByteString) -> Fence {
+    Fence { counter: 1, nonce: nonce.clone() }
+}
+
+/// Whether the caller has seen what the log does not have.
+fn is_stranger(tables: &Tables<'_>, state: &SessionState, seen: Option<Offset>) -> Result<bool, Fault> {
+    match seen {
+        None | Some(Offset::ZERO) => Ok(false),
+        Some(seen) => Ok(standing(&tables.entries, state, seen)? == Standing::Stranger),
+    }
+}
+
+/// How these entries of a run end it, if they do.
+fn terminal_of(records: &[Record], run: &RunId) -> Option<Terminal> {
+    let (last, before) = records.split_last()?;
+    let ends =
+        |record: &Record| record.state().and_then(RunState::terminal).filter(|_| record.run.as_ref() == Some(run));
+    debug_assert!(before.iter().all(|record| ends(record).is_none()), "a terminal is the last of its append");
+    ends(last)
+}

@@ -1,0 +1,214 @@
+//! The log as others see it: hands writes to the writer, reads beside it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::batch::Batch;
+use super::database::{Place, Slot};
+use super::error::{Fault, OpenError};
+use super::followers::Followers;
+use super::leases::Leases;
+use super::options::EmbeddedOptions;
+use super::read::Snapshot;
+use super::start;
+use super::writer::{Job, QUEUE, Request, now_ms};
+use crate::log::{
+    Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Read, Renewal,
+    Retention, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
+};
+use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
+
+/// Reads that may be at work at once, which bounds their threads and the pages in memory; more wait.
+const READERS: usize = 8;
+
+/// A log on local disk, or in memory, of this process alone.
+pub struct EmbeddedLog {
+    requests: mpsc::Sender<Request>,
+    slot: Slot,
+    readers: Semaphore,
+    followers: Arc<Followers>,
+    leases: Leases,
+    health: watch::Receiver<StoreHealth>,
+    retention: Retention,
+}
+
+impl EmbeddedLog {
+    /// Opens the log and ends the runs that were active when it was closed: whoever drove them is
+    /// gone. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// The place is in use, cannot be written, or holds what this version cannot read.
+    pub async fn open(options: EmbeddedOptions) -> Result<Arc<EmbeddedLog>, OpenError> {
+        let opened = tokio::task::spawn_blocking(move || {
+            let place = Place::claim(&options.location)?;
+            start::open(place, options)
+        });
+        let started = opened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        Ok(Self::serve(started))
+    }
+
+    pub(super) fn serve(start::Started { writer, health, sweep_every }: start::Started) -> Arc<Self> {
+        let (requests, waiting) = mpsc::channel(QUEUE);
+        let log = EmbeddedLog {
+            requests: requests.clone(),
+            slot: writer.slot.clone(),
+            readers: Semaphore::new(READERS),
+            followers: writer.followers.clone(),
+            leases: Leases::default(),
+            health,
+            retention: writer.retention,
+        };
+        tokio::spawn(sweep_regularly(requests.downgrade(), sweep_every));
+        std::thread::spawn(move || writer.run(waiting));
+        Arc::new(log)
+    }
+
+    /// Has the writer apply `operation`; the answer comes once it is committed.
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let gone = || Unavailable::new("the log is closed");
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Job { operation, told: None, reply });
+        self.requests.send(Request::Apply(job)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Reads a snapshot, off the async threads.
+    async fn snapshot<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Snapshot<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let _permit = self.readers.acquire().await.map_err(|_| Unavailable::new("the log is closed"))?;
+        let (slot, retention) = (self.slot.clone(), self.retention);
+        let read = move || slot.read(|read| work(Snapshot { read, retention, now_ms: now_ms() }));
+        let done = tokio::task::spawn_blocking(read).await;
+        Ok(done.map_err(|_| Unavailable::new("a read broke off"))??)
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn open_run(&self, open: OpenRun) -> Answer<'_, Opened> {
+        self.write(move |batch| batch.open_run(&open)).boxed()
+    }
+
+    fn append(&self, append: Append) -> Answer<'_, Appended> {
+        self.write(move |batch| batch.append(&append)).boxed()
+    }
+
+    fn takeover(&self, takeover: Takeover) -> Answer<'_, TakenOver> {
+        self.write(move |batch| batch.takeover(&takeover)).boxed()
+    }
+
+    fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read> {
+        let session = session.clone();
+        self.snapshot(move |snapshot| snapshot.page(&session, after, limits)).boxed()
+    }
+
+    fn locate<'a>(&'a self, session: &'a SessionId, place: crate::log::Place) -> Answer<'a, Option<Offset>> {
+        let session = session.clone();
+        self.snapshot(move |snapshot| snapshot.locate(&session, place)).boxed()
+    }
+
+    fn follow<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Following> {
+        let following = self.followers.follow(session);
+        std::future::ready(Ok(following)).boxed()
+    }
+
+    fn bounds<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Bounds> {
+        let session = session.clone();
+        self.snapshot(move |snapshot| snapshot.bounds(&session)).boxed()
+    }
+
+    fn entry<'a>(&'a self, session: &'a SessionId, offset: Offset) -> Answer<'a, Option<Arc<Entry>>> {
+        let session = session.clone();
+        self.snapshot(move |snapshot| snapshot.entry(&session, offset)).boxed()
+    }
+
+    fn run<'a>(&'a self, session: &'a SessionId, run: &'a RunId) -> Answer<'a, Option<RunInfo>> {
+        let (session, run) = (session.clone(), run.clone());
+        self.snapshot(move |snapshot| snapshot.run(&session, &run)).boxed()
+    }
+
+    fn session_of<'a>(&'a self, run: &'a RunId) -> Answer<'a, Option<SessionId>> {
+        let run = run.clone();
+        self.snapshot(move |snapshot| snapshot.session_of(&run)).boxed()
+    }
+
+    fn sessions(&self, limit: usize) -> Answer<'_, Vec<SessionRow>> {
+        self.snapshot(move |snapshot| snapshot.sessions(limit)).boxed()
+    }
+
+    fn erase<'a>(&'a self, session: &'a SessionId) -> Answer<'a, bool> {
+        let session = session.clone();
+        self.write(move |batch| batch.erase(&session)).boxed()
+    }
+
+    fn claim<'a>(&'a self, key: &'a str, value: ByteString) -> Answer<'a, Claim> {
+        let key = key.to_owned();
+        self.write(move |batch| batch.claim(&key, &value)).boxed()
+    }
+
+    fn enlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
+        at_once(self.leases.enlist(instance, session, run))
+    }
+
+    fn unlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, ()> {
+        self.leases.unlist(instance, session, run);
+        at_once(())
+    }
+
+    fn renew<'a>(&'a self, instance: &'a InstanceId, lease: Duration) -> Answer<'a, Renewal> {
+        at_once(self.leases.renew(instance, lease, Instant::now()))
+    }
+
+    fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()> {
+        self.leases.resign(instance);
+        at_once(())
+    }
+
+    fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {
+        at_once(self.leases.sweep(by, Instant::now()))
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.clone()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {
+            let (reply, closed) = oneshot::channel();
+            if self.requests.send(Request::Close(reply)).await.is_ok() {
+                // An error means that it has closed already.
+                let _ = closed.await;
+            }
+        }
+        .boxed()
+    }
+}
+
+fn at_once<'a, T: Send + 'a>(answer: T) -> Answer<'a, T> {
+    std::future::ready(Ok(answer)).boxed()
+}
+
+/// Reminds the writer to sweep, until the log is closed or dropped.
+async fn sweep_regularly(requests: mpsc::WeakSender<Request>, every: Duration) {
+    let mut tick = tokio::time::interval(every.max(Duration::from_millis(1)));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match requests.upgrade() {
+            // A full queue means that the writer is busy; the next tick will do.
+            Some(requests) if !requests.is_closed() => {
+                let _ = requests.try_send(Request::Sweep);
+            }
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! What is stored of a session and of its runs, beside the entries.
+
+use bytestring::ByteString;
+
+use super::encoding::{Decoder, put_offset, put_text, put_varint};
+use super::error::Fault;
+use crate::log::{Closed, Fence, Retention, RunInfo};
+use crate::session::{InstanceId, Offset, RunId, SessionId, Terminal};
+
+/// The format of every value in this file.
+const FORMAT: u8 = 1;
+
+/// Bytes that an entry costs beside its texts: key, head, its share of the tree's pages.
+const ENTRY_OVERHEAD: u64 = 64;
+
+/// A session that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SessionState {
+    /// Its number, part of the key of its entries. A session made anew has another.
+    pub(super) number: u64,
+    pub(super) created_ms: u64,
+    /// When somebody last wrote to it.
+    pub(super) written_ms: u64,
+    pub(super) tail: Offset,
+    pub(super) trimmed: Offset,
+    /// Of the entries that are retained.
+    pub(super) bytes: u64,
+    pub(super) newest_run: Option<RunId>,
+    /// Oldest first.
+    pub(super) active: Vec<Run>,
+    /// How many producers are remembered.
+    pub(super) producers: u64,
+}
+
+/// A run that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) id: RunId,
+    pub(super) owner: InstanceId,
+    /// Of who may append now.
+    pub(super) fence: Fence,
+    /// How many entries its owner has written. The terminal of a takeover does not count, so that
+    /// it can never pass for an entry of the owner.
+    pub(super) n: u64,
+    /// The newest of those.
+    pub(super) last: Offset,
+    pub(super) started: Offset,
+    pub(super) ended: Option<(Offset, Terminal)>,
+}
+
+/// Where a run is; the run itself is in its session while it is active, and here once it has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunRow {
+    pub(super) session: SessionId,
+    /// The number of the session that the run was opened in.
+    pub(super) number: u64,
+    pub(super) ended: Option<Run>,
+}
+
+/// A writer without a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Producer {
+    pub(super) epoch: u64,
+    pub(super) n: u64,
+    pub(super) last: Offset,
+}
+
+/// What is left of a session: enough to answer who comes late, and to use no offset again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tomb {
+    pub(super) last: Offset,
+    pub(super) buried_ms: u64,
+    pub(super) reason: TombReason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TombReason {
+    Erased,
+    Expired,
+}
+
+impl SessionState {
+    /// A session without entries, whose offsets come after `last`.
+    pub(super) fn new(number: u64, last: Offset, now_ms: u64) -> Self {
+        SessionState {
+            number,
+            created_ms: now_ms,
+            written_ms: now_ms,
+            tail: last,
+            trimmed: last,
+            bytes: 0,
+            newest_run: None,
+            active: Vec::new(),
+            producers: 0,
+        }
+    }
+
+    /// How many entries are retained.
+    pub(super) fn entries(&self) -> u64 {
+        self.tail.seq - self.trimmed.seq
+    }
+
+    /// What it counts towards the limit of all sessions together.
+    pub(super) fn footprint(&self) -> u64 {
+        self.bytes + self.entries() * ENTRY_OVERHEAD
+    }
+
+    /// Whether nobody has written to it for its ttl. A session with an active run never expires.
+    pub(super) fn has_expired(&self, retention: &Retention, now_ms: u64) -> bool {
+        self.active.is_empty() && now_ms >= self.expires_ms(retention)
+    }
+
+    pub(super) fn expires_ms(&self, retention: &Retention) -> u64 {
+        self.written_ms.saturating_add(u64::try_from(retention.ttl.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn active_run(&self, id: &RunId) -> Option<usize> {
+        self.active.iter().position(|run| run.id == *id)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = vec![FORMAT];
+        for number in [self.number, self.created_ms, self.written_ms, self.bytes, self.producers] {
+            put_varint(&mut value, number);
+        }
+        put_offset(&mut value, self.tail);
+        put_offset(&mut value, self.trimmed);
+        put_text(&mut value, self.newest_run.as_ref().map_or("", RunId::as_str));
+        put_varint(&mut value, self.active.len() as u64);
+        for run in &self.active {
+            run.encode(&mut value);
+        }
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Fault> {
+        let mut from = decoder(value, "session")?;
+        let (number, created_ms, written_ms) = (from.varint()?, from.varint()?, from.varint()?);
+        let (bytes, producers) = (from.varint()?, from.varint()?);
+        let (tail, trimmed) = (from.offset()?, from.offset()?);
+        let newest_run = match &*from.text()? {
+            "" => None,
+            run => Some(RunId::from_store(run).map_err(|_| from.damaged())?),
+        };
+        if trimmed.seq > tail.seq {
+            return Err(from.damaged());
+        }
+        let count = from.varint()?;
+        let active = (0..count).map(|_| Run::decode(&mut from)).collect::<Result<_, _>>()?;
+        Ok(SessionState { number, created_ms, written_ms, tail, trimmed, bytes, newest_run, active, producers })
+    }
+}
+
+impl Run {
+    pub(super) fn info(&self) -> RunInfo {
+        RunInfo { run: self.id.clone(), owner: self.owner.clone(), started: self.started, ended: self.ended }
+    }
+
+    fn encode(&self, value: &mut Vec<u8>) {
+        put_text(value, self.id.as_str());
+        put_text(value, self.owner.as_str());
+        put_varint(value, self.fence.counter);
+        put_text(value, &self.fence.nonce);
+        put_varint(value, self.n);
+        put_offset(value, self.last);
+        put_offset(value, self.started);
+        match self.ended {
+            None => put_text(value, ""),
+            Some((offset, terminal)) => {
+                put_text(value, terminal.as_str());
+                put_offset(value, offset);
+            }
+        }
+    }
+
+    fn decode(from: &mut Decoder) -> Result<Self, Fault> {
+        let id = RunId::from_store(&from.text()?).map_err(|_| from.damaged())?;
+        let owner = InstanceId::from_store(&from.text()?).map_err(|_| from.damaged())?;
+        let fence = Fence { counter: from.varint()?, nonce: own(from.text()?) };
+        let (n, last, started) = (from.varint()?, from.offset()?, from.offset()?);
+        let ended = match &*from.text()? {
+            "" => None,
+            name => {
+                let terminal = Terminal::parse(name).ok_or(from.damaged())?;
+                Some((from.offset()?, terminal))
+            }
+        };
+        Ok(Run { id, owner, fence, n, last, started, ended })
+    }
+}
+
+impl RunRow {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = vec![FORMAT];
+        put_text(&mut value, self.session.as_str());
+        put_varint(&mut value, self.number);
+        if let Some(run) = &self.ended {
+            run.encode(&mut value);
+        }
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Fault> {
+        let mut from = decoder(value, "run")?;
+        let session = SessionId::from_store(&from.text()?).map_err(|_| from.damaged())?;
+        let number = from.varint()?;
+        let ended = if from.remaining() == 0 { None } else { Some(Run::decode(&mut from)?) };
+        Ok(RunRow { session, number, ended })
+    }
+}
+
+impl Producer {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = vec![FORMAT];
+        put_varint(&mut value, self.epoch);
+        put_varint(&mut value, self.n);
+        put_offset(&mut value, self.last);
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Fault> {
+        let mut from = decoder(value, "producer")?;
+        Ok(Producer { epoch: from.varint()?, n: from.varint()?, last: from.offset()? })
+    }
+}
+
+impl Tomb {
+    /// What a late writer is told.
+    pub(super) fn closed(&self) -> Closed {
+        match self.reason {
+            TombReason::Erased => Closed::Erased,
+            TombReason::Expired => Closed::Expired,
+        }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let reason = match self.reason {
+            TombReason::Erased => 0,
+            TombReason::Expired => 1,
+        };
+        let mut value = vec![FORMAT, reason];
+        put_offset(&mut value, self.last);
+        put_varint(&mut value, self.buried_ms);
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Fault> {
+        let mut from = decoder(value, "tombstone")?;
+        let reason = match from.byte()? {
+            0 => TombReason::Erased,
+            1 => TombReason::Expired,
+            _ => return Err(from.damaged()),
+        };
+        Ok(Tomb { last: from.offset()?, buried_ms: from.varint()?, reason })
+    }
+}
+
+fn decoder(value: &[u8], what: &'static str) -> Result<Decoder, Fault> {
+    let mut from = Decoder::new(value, what);
+    if from.byte()? == FORMAT { Ok(from) } else { Err(from.damaged()) }
+}
+
+/// A text that keeps no larger value in memory.
+fn own(text: ByteString) -> ByteString {
+    ByteString::from(&*text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn offset() -> impl Strategy<Value = Offset> {
+        (any::<u64>(), any::<u64>()).prop_map(|(ms, seq)| Offset { ms, seq })
+    }
+
+    fn run() -> impl Strategy<Value = Run> {
+        let terminal = prop_oneof![Just(Terminal::Completed), Just(Terminal::Interrupted)];
+        let ended = proptest::option::of((offset(), terminal));
+        let fence = (any::<u64>(), any::<String>());
+        (any::<u128>(), any::<u128>(), fence, any::<u64>(), offset(), offset(), ended).prop_map(
+            |(id, owner, (counter, nonce), n, last, started, ended)| Run {
+                id: RunId::from_random(id),
+                owner: InstanceId::from_random(owner),
+                fence: Fence { counter, nonce: nonce.into() },
+                n,
+                last,
+                started,
+                ended,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_of_a_session_comes_back(
+            numbers: [u64; 5],
+            tail in offset(),
+            trimmed in offset(),
+            newest: Option<u128>,
+            active in proptest::collection::vec(run(), 0..4),
+        ) {
+            let state = SessionState {
+                number: numbers[0],
+                created_ms: numbers[1],
+                written_ms: numbers[2],
+                bytes: numbers[3],
+                producers: numbers[4],
+                tail: Offset::new(tail.ms, tail.seq.max(trimmed.seq)),
+                trimmed,
+                newest_run: newest.map(RunId::from_random),
+                active,
+            };
+            prop_assert_eq!(SessionState::decode(&state.encode()).unwrap(), state);
+        }
+
+        #[test]
+        fn what_is_stored_of_runs_producers_and_the_dead_comes_back(
+            number: u64,
+            ended in proptest::option::of(run()),
+            epoch: u64,
+            n: u64,
+            last in offset(),
+            erased: bool,
+        ) {
+            let row = RunRow { session: SessionId::from_digest_text("abc"), number, ended };
+            prop_assert_eq!(RunRow::decode(&row.encode()).unwrap(), row);
+            let producer = Producer { epoch, n, last };
+            prop_assert_eq!(Producer::decode(&producer.encode()).unwrap(), producer);
+            let reason = if erased { TombReason::Erased } else { TombReason::Expired };
+            let tomb = Tomb { last, buried_ms: n, reason };
+            prop_assert_eq!(Tomb::decode(&tomb.encode()).unwrap(), tomb);
+        }
+    }
+}

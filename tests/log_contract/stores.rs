@@ -1,0 +1,91 @@
+//! The stores that the suite runs on.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
+use sidestream::log::redis::{RedisLog, RedisOptions};
+use sidestream::log::{Log, Retention};
+
+use crate::redis_server::RedisServer;
+
+/// A kind of store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    Memory,
+    Disk,
+    /// A Redis server of the test's own.
+    Redis,
+}
+
+/// Makes a test of each case for every store. To add a store, add a line.
+macro_rules! on_every_store {
+    ($($case:ident),+ $(,)?) => {
+        on_every_store!(@ memory Memory $($case)+);
+        on_every_store!(@ disk Disk $($case)+);
+        on_every_store!(@ redis Redis $($case)+);
+    };
+    (@ $name:ident $store:ident $($case:ident)+) => {
+        mod $name {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::$case(crate::stores::Store::$store).await;
+                }
+            )+
+        }
+    };
+}
+
+impl Store {
+    /// An empty store of this kind, which keeps everything that a case appends.
+    pub async fn open(self) -> OpenStore {
+        self.open_with(Retention::default()).await
+    }
+
+    /// An empty store of this kind.
+    pub async fn open_with(self, retention: Retention) -> OpenStore {
+        match self {
+            Store::Memory => embedded(Location::Memory, retention, Box::new(())).await,
+            Store::Disk => {
+                let dir = tempfile::tempdir().unwrap();
+                embedded(Location::Dir(dir.path().into()), retention, Box::new(dir)).await
+            }
+            Store::Redis => {
+                let server = RedisServer::start();
+                let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
+                let log = RedisLog::connect(options).await.expect("the server is usable");
+                OpenStore { log, _keep: Box::new(server) }
+            }
+        }
+    }
+}
+
+/// A store, open for the length of one test.
+pub struct OpenStore {
+    log: Arc<dyn Log>,
+    /// What must live as long as the store: a server process, a temporary directory.
+    _keep: Box<dyn Any + Send + Sync>,
+}
+
+impl OpenStore {
+    /// A handle for another task.
+    pub fn handle(&self) -> Arc<dyn Log> {
+        self.log.clone()
+    }
+}
+
+impl Deref for OpenStore {
+    type Target = dyn Log;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.log
+    }
+}
+
+async fn embedded(location: Location, retention: Retention, keep: Box<dyn Any + Send + Sync>) -> OpenStore {
+    let options = EmbeddedOptions { location, retention, total_bytes: 1 << 30, sweep_every: Duration::from_millis(50) };
+    OpenStore { log: EmbeddedLog::open(options).await.unwrap(), _keep: keep }
+}
