@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::time::sleep;
 
 use crate::gateway::Gateway;
-use crate::gateway::attachment::{Attachment, Filter, FrameText};
+use crate::gateway::attachment::{Attachment, FrameText};
 use crate::gateway::pages;
 use crate::gateway::query::Query;
 use crate::hub::{Delivery, NoSession};
