@@ -20,8 +20,8 @@ impl Cores {
     /// pinned.
     pub(crate) fn pin() -> Self {
         let this = std::process::id().to_string();
-        let moved = Command::new("taskset").args(["-pc", "1", &this]).stdout(Stdio::null()).stderr(Stdio::null());
-        match moved.status() {
+        let mut taskset = Command::new("taskset");
+        match taskset.args(["-pc", "1", &this]).stdout(Stdio::null()).stderr(Stdio::null()).status() {
             Ok(status) if status.success() => Cores { sidecar: Some(0), load: Some(1) },
             _ => Cores { sidecar: None, load: None },
         }

@@ -98,10 +98,11 @@ impl Table {
             out.push('\n');
         };
         line(&mut self.columns.iter().copied());
-        let rules: Vec<String> = widths.iter().enumerate().map(|(i, width)| match i {
+        let rule = |(i, width): (usize, &usize)| match i {
             0 => "-".repeat(*width),
             _ => format!("{}:", "-".repeat(width - 1)),
-        });
+        };
+        let rules: Vec<String> = widths.iter().enumerate().map(rule).collect();
         line(&mut rules.iter().map(String::as_str));
         for row in &self.rows {
             line(&mut row.iter().map(|cell| cell.shown.as_str()));
