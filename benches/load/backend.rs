@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -18,6 +18,9 @@ use crate::clock::now_ns;
 
 /// How long a write that found the socket full waits.
 const RETRY: Duration = Duration::from_micros(200);
+
+/// Accepted streams that the pacer has not taken yet; then the next one waits in the kernel.
+const ACCEPTED: usize = 256;
 
 /// The largest request head that is read.
 const MAX_HEAD: usize = 16 << 10;
@@ -66,7 +69,7 @@ pub(crate) fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").context("the backend cannot listen")?;
     println!("backend listening on {}", listener.local_addr()?);
     std::io::stdout().flush()?;
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(ACCEPTED);
     std::thread::spawn(move || pace(&receiver));
     for socket in listener.incoming().flatten() {
         // A request that makes no sense is answered by the end of its connection.
@@ -75,7 +78,7 @@ pub(crate) fn serve() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn accept(mut socket: TcpStream, streams: &Sender<Stream>) -> anyhow::Result<()> {
+fn accept(mut socket: TcpStream, streams: &SyncSender<Stream>) -> anyhow::Result<()> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut head = Vec::new();

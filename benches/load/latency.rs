@@ -111,11 +111,11 @@ impl Way {
 async fn phase(bench: &Bench, way: Way, shown: &mut Shown) -> anyhow::Result<()> {
     match way {
         Way::Direct => {
-            let backend = Backend::start(bench.cores)?;
+            let backend = Backend::start(bench.cores).await?;
             load(bench, backend.address, None, || backend.used(), shown).await
         }
         Way::Through(store, audience) => {
-            let sidecar = Sidecar::start(store, bench.cores)?;
+            let sidecar = Sidecar::start(store, bench).await?;
             load(bench, sidecar.address, Some(audience), || sidecar.used(), shown).await?;
             shown.rss_kib = shown.rss_kib.max(sidecar.rss_kib()?);
             Ok(())

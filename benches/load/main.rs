@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// replay: how many clients at once.
     #[arg(long, default_value_t = 50)]
     clients: usize,
+    /// Measure this binary instead of the one built here: an older one, or a script around it.
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_sidestream"), hide_default_value = true)]
+    binary: PathBuf,
     /// Cargo says this to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,

@@ -90,7 +90,7 @@ impl Sessions {
 
 async fn sockets(bench: &Bench, store: Store, sessions: Sessions) -> anyhow::Result<[Cell; 11]> {
     let count = bench.args.sockets;
-    let sidecar = Sidecar::start(store, bench.cores)?;
+    let sidecar = Sidecar::start(store, bench).await?;
     let written = match sessions {
         Sessions::OneEach => count,
         Sessions::Shared => 1,

@@ -51,7 +51,7 @@ impl Process {
     }
 
     /// Waits until it has said something from which `find` takes a value.
-    pub(crate) fn wait_for<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
+    pub(crate) async fn wait_for<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
         let begun = Instant::now();
         loop {
             let said = fs::read_to_string(&self.says)?;
@@ -64,7 +64,7 @@ impl Process {
             if begun.elapsed() > START {
                 bail!("{} was not ready in time and said:\n{said}", self.name);
             }
-            std::thread::sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }

@@ -58,14 +58,14 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Report> {
     );
     for clients in [1, clients] {
         progress(&format!("replay: direct, {clients} at once"));
-        let backend = Backend::start(bench.cores)?;
+        let backend = Backend::start(bench.cores).await?;
         let load = load(bench);
         let replays = replays(events, clients, || backend.used(), |_| direct(backend.address, load)).await?;
         table.row(row("direct, no sidecar", clients, &replays, None));
     }
     for store in &bench.args.stores {
         progress(&format!("replay: {}, writing {} sessions", store.name(), 2 * SESSIONS));
-        let sidecar = Sidecar::start(*store, bench.cores)?;
+        let sidecar = Sidecar::start(*store, bench).await?;
         for i in 0..2 * SESSIONS {
             write(sidecar.address, &format!("bench-{i}"), load(bench)).await?;
         }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
+use crate::Bench;
 use crate::machine::Cores;
 use crate::process::Process;
 use crate::usage;
@@ -63,12 +64,13 @@ pub(crate) struct Used {
 
 impl Backend {
     /// Starts the backend: this program in another role.
-    pub(crate) fn start(cores: Cores) -> anyhow::Result<Self> {
+    pub(crate) async fn start(cores: Cores) -> anyhow::Result<Self> {
         let folder = folder()?;
         let this = std::env::current_exe()?;
         let mut process = Process::start("backend", &this, &["backend".into()], cores.load, folder.path())?;
-        let address = process.wait_for(|said| said.strip_prefix("backend listening on ")?.lines().next()?.parse().ok());
-        Ok(Backend { address: address?, process, _folder: folder })
+        let find = |said: &str| said.strip_prefix("backend listening on ")?.lines().next()?.parse().ok();
+        let address = process.wait_for(find).await?;
+        Ok(Backend { address, process, _folder: folder })
     }
 
     /// What it and this process have used so far.
@@ -84,12 +86,13 @@ impl Backend {
 
 impl Sidecar {
     /// Starts a sidecar on a store that is empty, with a backend behind it.
-    pub(crate) fn start(store: Store, cores: Cores) -> anyhow::Result<Self> {
-        let (folder, backend) = (folder()?, Backend::start(cores)?);
+    pub(crate) async fn start(store: Store, bench: &Bench) -> anyhow::Result<Self> {
+        let cores = bench.cores;
+        let (folder, backend) = (folder()?, Backend::start(cores).await?);
         let (redis, url) = match store {
             Store::Embedded => (None, format!("file:{}", folder.path().join("data").display())),
             Store::Redis => {
-                let (process, port) = redis(cores, folder.path())?;
+                let (process, port) = redis(cores, folder.path()).await?;
                 (Some(process), format!("redis://127.0.0.1:{port}"))
             }
         };
@@ -97,9 +100,8 @@ impl Sidecar {
         let listeners = ["listen", "health-listen", "admin-listen"];
         arguments.extend(listeners.map(|listener| format!("--{listener}=127.0.0.1:0")));
         arguments.push("--log-format=json".into());
-        let program = Path::new(env!("CARGO_BIN_EXE_sidestream"));
-        let mut process = Process::start("sidestream", program, &arguments, cores.sidecar, folder.path())?;
-        let address = process.wait_for(data_address)?;
+        let mut process = Process::start("sidestream", &bench.args.binary, &arguments, cores.sidecar, folder.path())?;
+        let address = process.wait_for(data_address).await?;
         Ok(Sidecar { process, redis, address, backend, _folder: folder })
     }
 
@@ -148,14 +150,14 @@ impl Used {
 }
 
 /// A Redis server that keeps nothing on disk, as its port is free now.
-fn redis(cores: Cores, folder: &Path) -> anyhow::Result<(Process, u16)> {
+async fn redis(cores: Cores, folder: &Path) -> anyhow::Result<(Process, u16)> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let port_text = port.to_string();
     let words = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
     let arguments: Vec<String> = words.into_iter().map(str::to_owned).collect();
     let mut process = Process::start("redis", Path::new("redis-server"), &arguments, cores.sidecar, folder)
         .context("redis-server is needed (scripts/test installs it)")?;
-    process.wait_for(|said| said.contains("Ready to accept connections").then_some(()))?;
+    process.wait_for(|said| said.contains("Ready to accept connections").then_some(())).await?;
     Ok((process, port))
 }
 
