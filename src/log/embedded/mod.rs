@@ -22,6 +22,8 @@ mod leases;
 mod log;
 mod options;
 mod read;
+mod recovery;
+mod request;
 mod retention;
 mod sessions;
 mod start;
