@@ -4,9 +4,31 @@
 //! The modules stand in the order in which a token travels: `server` accepts, `proxy` forwards the
 //! request and sees an SSE answer, `sse` cuts the bytes into events, `run` appends them through
 //! `log`, `hub` learns of the new tail, `gateway` sends frames written by `wire`. `session` holds
-//! the words that all of them use.
+//! the words that all of them use. Beside the flow: `config`, `cli`, `telemetry`, `shutdown`,
+//! `admin`. Only `app` knows all parts.
 
-pub mod config;
-pub mod session;
+pub mod server;
+
+pub mod proxy;
+
+pub mod sse;
+
+pub mod run;
 
 pub mod log;
+
+pub mod hub;
+
+pub mod gateway;
+
+pub mod wire;
+
+pub mod session;
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+mod random;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,6 +1,31 @@
 //! Configuration: one value, read once, merged (flags > environment > file > defaults) and
-//! validated before a port opens. Nothing here changes while the process runs.
+//! validated before a port opens. Nothing here changes while the process runs, and nothing here
+//! prints a secret.
+//!
+//! `settings` holds the values as the rest of the program uses them. `options` holds one table of
+//! all options, from which the readers and all documentation come; `value` and `kinds` know how
+//! each kind of value is written; `load` merges `file`, `environment` and flags; `check` has the
+//! rules about values together.
 
+mod check;
+mod document;
+mod environment;
+mod file;
+mod kinds;
+mod load;
+mod network;
+mod options;
+mod problem;
+mod route;
 mod settings;
+mod store_url;
+mod value;
 
+pub use document::{default_file, page, summary};
+pub use load::{Loaded, Sources, load};
+pub use network::Network;
+pub use options::{OPTIONS, Opt, ROUTE_OPTIONS, SECTIONS, Section};
+pub use problem::{Origin, Problem, Problems};
+pub use route::{RoutePattern, SessionRule, path_segment};
 pub use settings::*;
+pub use store_url::StoreUrl;

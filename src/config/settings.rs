@@ -1,9 +1,13 @@
 //! The configuration as values. The defaults stand in `Default`, next to the words that explain
 //! them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::network::Network;
+use super::route::{RoutePattern, SessionRule};
+use super::store_url::StoreUrl;
 
 /// Everything that the operator decides.
 #[derive(Clone, Debug)]
@@ -77,8 +81,11 @@ pub enum Http2 {
 /// Where sessions live.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// Which store; `None`: the embedded one at its default place.
+    /// Which store; `None`: the embedded one at its default place ([`super::load()`] puts that place
+    /// here, so that a loaded configuration always has one).
     pub url: Option<StoreUrl>,
+    /// `rediss://`: a file of PEM certificates that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
     /// What every Redis key begins with.
     pub key_prefix: String,
     /// At most so many entries per session.
@@ -93,17 +100,6 @@ pub struct Store {
     pub outage_limit: Duration,
     /// Embedded: bytes of all sessions together; the oldest ended sessions go first.
     pub total_bytes: u64,
-}
-
-/// A store's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// `redis://` or `rediss://`, with optional `user:password@` and `/db`.
-    Redis(String),
-    /// `file:DIR`.
-    File(PathBuf),
-    /// `memory:`; gone with the process.
-    Memory,
 }
 
 /// The data listener's manners.
@@ -121,17 +117,8 @@ pub struct Server {
     pub demo: bool,
 }
 
-/// An IP network, `address/bits`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Any address in it.
-    pub address: std::net::IpAddr,
-    /// How many leading bits count.
-    pub bits: u8,
-}
-
 /// Who may do what.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Auth {
     /// How callers are authenticated.
     pub mode: AuthMode,
@@ -154,8 +141,6 @@ pub struct Limits {
     pub pending_bytes: u64,
     /// Longest run; then it is cancelled.
     pub run_duration: Duration,
-    /// Active runs of a session that nobody listens to.
-    pub unattended_runs: usize,
     /// WebSocket connections.
     pub sockets: usize,
     /// Sessions attached on one socket.
@@ -212,16 +197,6 @@ pub enum Intercept {
     Only(Vec<RoutePattern>),
 }
 
-/// `METHOD /path`: `*` for any method; in the path `{name}` stands for one segment, a final `/*`
-/// for the rest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoutePattern {
-    /// `None`: any method.
-    pub method: Option<http::Method>,
-    /// The path pattern as written.
-    pub path: String,
-}
-
 /// Rules of a route.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -243,23 +218,6 @@ pub struct Route {
     pub stall_limit: Duration,
 }
 
-/// Where a session's name is found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionRule {
-    /// `header:NAME` of the request.
-    Header(http::HeaderName),
-    /// `query:NAME`.
-    Query(String),
-    /// `cookie:NAME`.
-    Cookie(String),
-    /// `path:/pattern/{session}/…`.
-    Path(String),
-    /// `json:/pointer` into the request body (RFC 6901).
-    Json(String),
-    /// `response-header:NAME`.
-    ResponseHeader(http::HeaderName),
-}
-
 /// Whether direct callers get resumable SSE ids (`id: ss1.…`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ids {
@@ -275,10 +233,51 @@ pub enum Ids {
 /// 1 MiB.
 const MIB: u64 = 1 << 20;
 
+impl Config {
+    /// The defaults, in front of `upstream`.
+    pub fn new(upstream: http::Uri) -> Self {
+        Config {
+            upstream: Upstream::new(upstream),
+            listen: local(8787),
+            health_listen: local(8789),
+            admin_listen: local(8788),
+            store: Store::default(),
+            server: Server::default(),
+            auth: Auth::default(),
+            allow_open: false,
+            limits: Limits::default(),
+            shutdown: Shutdown::default(),
+            log: LogSettings::default(),
+            intercept: Intercept::default(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// A port of this machine that nobody else reaches.
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+impl Upstream {
+    /// The defaults for the backend at `url`.
+    pub fn new(url: http::Uri) -> Self {
+        Upstream {
+            url,
+            host: None,
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: None,
+            idle_timeout: None,
+            http2: Http2::Off,
+        }
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         Store {
             url: None,
+            ca_file: None,
             key_prefix: "ss".into(),
             max_entries: 50_000,
             max_bytes: 64 * MIB,
@@ -290,13 +289,39 @@ impl Default for Store {
     }
 }
 
+impl Default for Server {
+    fn default() -> Self {
+        // Loopback, RFC 1918, RFC 4193: where an ingress or another sidecar lives.
+        let trusted: [(IpAddr, u8); 6] = [
+            (Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+            (Ipv6Addr::LOCALHOST.into(), 128),
+            (Ipv4Addr::new(10, 0, 0, 0).into(), 8),
+            (Ipv4Addr::new(172, 16, 0, 0).into(), 12),
+            (Ipv4Addr::new(192, 168, 0, 0).into(), 16),
+            (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0).into(), 7),
+        ];
+        Server {
+            prefix: "/_sidestream".into(),
+            trusted_proxies: trusted.map(|(address, bits)| Network { address, bits }).to_vec(),
+            cors_origins: Vec::new(),
+            identity_body_limit: 16 * MIB,
+            demo: false,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        LogSettings { format: LogFormat::Auto, level: "info".into() }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             event_bytes: 16 * MIB,
             pending_bytes: 256 * MIB,
             run_duration: Duration::from_secs(3600),
-            unattended_runs: 4,
             sockets: 20_000,
             sessions_per_socket: 64,
             message_bytes: 1 << 20,

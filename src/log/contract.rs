@@ -13,7 +13,7 @@ use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use crate::session::{Entry, InstanceId, Offset, Record, RunId, SessionId, Terminal};
+use crate::session::{Entry, Gap, InstanceId, Offset, Record, RunId, SessionId, Terminal};
 
 /// The store did not answer, or answered with an error. The outcome is unknown: ask again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -241,42 +241,6 @@ pub struct Page {
     pub tail: Offset,
 }
 
-/// A range that a reader will never get. What comes next is the entry with `seq = to.seq + 1`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The reader's cursor (exclusive).
-    pub from: Offset,
-    /// Trimmed and expired: the last entry that is lost. Rolled back: the newest entry that the
-    /// reader may keep.
-    pub to: Offset,
-    /// Trimmed and expired: how many entries are lost. Rolled back: how many the reader discards.
-    pub lost: u64,
-    /// Why.
-    pub reason: GapReason,
-}
-
-/// Why a range is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// Retention removed it.
-    Trimmed,
-    /// The store went back in time.
-    RolledBack,
-    /// The session outlived its ttl.
-    Expired,
-}
-
-impl GapReason {
-    /// The reason's name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            GapReason::Trimmed => "trimmed",
-            GapReason::RolledBack => "rolled_back",
-            GapReason::Expired => "expired",
-        }
-    }
-}
-
 /// A place in a session that is not named by an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -500,6 +464,9 @@ pub trait Log: Send + Sync + 'static {
 
     /// What is known of a session.
     fn bounds<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Bounds>;
+
+    /// One entry by its exact offset.
+    fn entry<'a>(&'a self, session: &'a SessionId, offset: Offset) -> Answer<'a, Option<Arc<Entry>>>;
 
     /// What is known of a run of a session.
     fn run<'a>(&'a self, session: &'a SessionId, run: &'a RunId) -> Answer<'a, Option<RunInfo>>;

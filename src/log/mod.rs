@@ -8,3 +8,5 @@ pub mod embedded;
 pub mod redis;
 
 pub use contract::*;
+
+pub use crate::session::{Gap, GapReason};

@@ -2,6 +2,17 @@
 
 use std::fmt;
 
+use super::{Offset, RunId};
+
+/// A run that has not ended, as a new subscriber is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveRun {
+    /// Its id.
+    pub run: RunId,
+    /// Offset of its `started` entry.
+    pub started: Offset,
+}
+
 /// What a run's `run` entries say happened. Exactly one `Started` and exactly one terminal per run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunState {

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
+use sidestream::log::redis::{RedisLog, RedisOptions};
 use sidestream::log::{Log, Retention};
+
+use crate::redis_server::RedisServer;
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
     Memory,
     Disk,
+    /// A Redis server of the test's own.
+    Redis,
 }
 
 /// Makes a test of each case for every store. To add a store, add a line.
@@ -20,6 +25,7 @@ macro_rules! on_every_store {
     ($($case:ident),+ $(,)?) => {
         on_every_store!(@ memory Memory $($case)+);
         on_every_store!(@ disk Disk $($case)+);
+        on_every_store!(@ redis Redis $($case)+);
     };
     (@ $name:ident $store:ident $($case:ident)+) => {
         mod $name {
@@ -46,6 +52,12 @@ impl Store {
             Store::Disk => {
                 let dir = tempfile::tempdir().unwrap();
                 embedded(Location::Dir(dir.path().into()), retention, Box::new(dir)).await
+            }
+            Store::Redis => {
+                let server = RedisServer::start();
+                let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
+                let log = RedisLog::connect(options).await.expect("the server is usable");
+                OpenStore { log, _keep: Box::new(server) }
             }
         }
     }

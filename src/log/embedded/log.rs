@@ -22,7 +22,7 @@ use crate::log::{
     Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Read, Renewal,
     Retention, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
 };
-use crate::session::{InstanceId, Offset, RunId, SessionId};
+use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
 /// Reads that may be at work at once, which bounds their threads and the pages in memory; more wait.
 const READERS: usize = 8;
@@ -136,6 +136,11 @@ impl Log for EmbeddedLog {
     fn bounds<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Bounds> {
         let session = session.clone();
         self.snapshot(move |snapshot| snapshot.bounds(&session)).boxed()
+    }
+
+    fn entry<'a>(&'a self, session: &'a SessionId, offset: Offset) -> Answer<'a, Option<Arc<Entry>>> {
+        let session = session.clone();
+        self.snapshot(move |snapshot| snapshot.entry(&session, offset)).boxed()
     }
 
     fn run<'a>(&'a self, session: &'a SessionId, run: &'a RunId) -> Answer<'a, Option<RunInfo>> {

@@ -13,7 +13,7 @@ use super::tables::{ENTRIES, RUNS, SESSIONS, Standing, TOMBS, offset_at, standin
 use crate::log::{
     Bounds, Gap, GapReason, Page, PageLimits, Place, Read, Retention, RunInfo, SessionBounds, SessionRow,
 };
-use crate::session::{Offset, RunId, SessionId};
+use crate::session::{Entry, Offset, RunId, SessionId};
 
 /// How much older than a cursor of a lost branch an entry must be for the reader to keep it.
 const KEPT_OF_LOST_BRANCH_MS: u64 = 60_000;
@@ -31,6 +31,10 @@ impl Snapshot<'_> {
     pub(super) fn page(&self, session: &SessionId, after: Offset, limits: PageLimits) -> Result<Read, Fault> {
         let state = match self.session(session)? {
             Known::Live(state) => state,
+            // Whoever has all of it has missed nothing.
+            Known::Gone(Tomb { reason: TombReason::Expired, last, .. }) if last == after => {
+                return Ok(Read::Page(Page { entries: Vec::new(), tail: last }));
+            }
             Known::Gone(Tomb { reason: TombReason::Expired, last, .. }) => {
                 let lost = last.seq.saturating_sub(after.seq);
                 return Ok(Read::Gap(Gap { from: after, to: last, lost, reason: GapReason::Expired }));
@@ -85,6 +89,14 @@ impl Snapshot<'_> {
             active: state.active.iter().map(|run| run.info()).collect(),
             newest_run: state.newest_run,
         }))
+    }
+
+    pub(super) fn entry(&self, session: &SessionId, offset: Offset) -> Result<Option<Arc<Entry>>, Fault> {
+        let Known::Live(state) = self.session(session)? else { return Ok(None) };
+        let entries = self.read.open_table(ENTRIES)?;
+        let Some(row) = entries.get((state.number, offset.seq))? else { return Ok(None) };
+        let entry = entry::decode(offset.seq, row.value())?;
+        Ok((entry.offset == offset).then(|| Arc::new(entry)))
     }
 
     pub(super) fn run(&self, session: &SessionId, run: &RunId) -> Result<Option<RunInfo>, Fault> {

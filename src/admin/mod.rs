@@ -1,0 +1,128 @@
+//! What operators and the platform ask, on listeners of their own: health (read-only, may face the
+//! kubelet) and admin (never public). Nothing here touches a session's content.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::log::{Log, StoreHealth};
+use crate::run::Runs;
+use crate::server::{Body, Problem, full};
+use crate::shutdown::{Phase, Shutdown};
+use crate::telemetry::{self, Metrics};
+use crate::wire::Code;
+
+/// How long `/wait-for-drain` waits where no drain begins (the app's container restarts alone).
+const NO_DRAIN: Duration = Duration::from_secs(1);
+
+/// Sessions listed at most.
+const MAX_SESSIONS: usize = 1_000;
+
+/// What both listeners look at.
+pub struct Admin {
+    /// The store.
+    pub log: Arc<dyn Log>,
+    /// The runs.
+    pub runs: Arc<Runs>,
+    /// The drain.
+    pub shutdown: Shutdown,
+    /// The counters.
+    pub metrics: Metrics,
+    /// How long runs may go on once the drain has begun.
+    pub run_deadline: Duration,
+}
+
+impl Admin {
+    /// The health listener: `/livez`, `/readyz`, `/metrics`, `/wait-for-drain`.
+    pub async fn health(&self, request: Request<Incoming>) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/livez") => text(StatusCode::OK, "alive\n"),
+            (&Method::GET | &Method::HEAD, "/readyz") => self.readiness(),
+            (&Method::GET | &Method::HEAD, "/metrics") => {
+                let mut response = Response::new(full(self.metrics.encode()));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(telemetry::CONTENT_TYPE));
+                response
+            }
+            (&Method::GET, "/wait-for-drain") => self.wait_for_drain().await,
+            _ => not_found("health: /livez, /readyz, /metrics, /wait-for-drain"),
+        }
+    }
+
+    /// The admin listener: `/sessions`, `/drain`.
+    pub async fn admin(&self, request: Request<Incoming>) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/sessions") => self.sessions().await.unwrap_or_else(Problem::into_response),
+            (&Method::POST, "/drain") => {
+                self.shutdown.begin();
+                document(StatusCode::ACCEPTED, &json!({"draining": true, "runs": self.runs.active()}))
+            }
+            (_, "/drain") => Problem::new(Code::MethodNotAllowed, "POST /drain begins the drain").into_response(),
+            _ => not_found("admin: GET /sessions, POST /drain"),
+        }
+    }
+
+    /// Ready means: send me requests. With the store away the backend's plain streams still flow,
+    /// but not through an instance that has a better neighbour.
+    fn readiness(&self) -> Response<Body> {
+        let health = self.log.health().borrow().clone();
+        let phase = self.shutdown.phase();
+        let (store, reason) = match &health {
+            StoreHealth::Up => ("up", None),
+            StoreHealth::Down { reason } => ("down", Some(reason.as_str())),
+        };
+        let ready = phase == Phase::Serving && health == StoreHealth::Up;
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let draining = phase != Phase::Serving;
+        document(status, &json!({"ready": ready, "draining": draining, "store": store, "store_reason": reason}))
+    }
+
+    async fn wait_for_drain(&self) -> Response<Body> {
+        if timeout(NO_DRAIN, self.shutdown.draining()).await.is_ok() {
+            let _ = timeout(self.run_deadline, self.no_runs()).await;
+        }
+        document(
+            StatusCode::OK,
+            &json!({"draining": self.shutdown.phase() != Phase::Serving, "runs": self.runs.active()}),
+        )
+    }
+
+    async fn no_runs(&self) {
+        while self.runs.active() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn sessions(&self) -> Result<Response<Body>, Problem> {
+        let rows = self.log.sessions(MAX_SESSIONS).await;
+        let rows = rows.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?;
+        let sessions: Vec<_> = rows
+            .iter()
+            .map(
+                |row| json!({"session": row.session.as_str(), "tail": row.tail.to_string(), "active_runs": row.active}),
+            )
+            .collect();
+        Ok(document(StatusCode::OK, &json!({"sessions": sessions, "limit": MAX_SESSIONS})))
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response
+}
+
+fn document(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(full(format!("{value}\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn not_found(known: &str) -> Response<Body> {
+    Problem::new(Code::NotFound, format!("there is no such page; {known}")).into_response()
+}

@@ -1,0 +1,181 @@
+//! Rules about values that must go together, and what an operator should be warned of. Every message
+//! says what to do.
+
+use std::net::SocketAddr;
+
+use super::problem::Problem;
+use super::settings::{AuthMode, Config, Http2, Route};
+use super::store_url::StoreUrl;
+
+/// What is wrong with values that are fine one by one.
+pub(super) fn together(config: &Config) -> Vec<Problem> {
+    let rules = [listen_twice(config), http2(config), limits(config), store(config)];
+    let wrong = rules.into_iter().flatten().chain(open_listeners(config));
+    wrong.map(Problem::overall).collect()
+}
+
+/// What is wrong with a route's values together.
+pub(super) fn route(route: &Route) -> Option<String> {
+    (route.stall > route.stall_limit).then(|| {
+        "[[route]] `stall` is longer than `stall_limit`; the run would fail before it is said to be stalled".into()
+    })
+}
+
+impl Config {
+    /// What the operator should be told loudly at start; empty for a careful configuration.
+    pub fn warnings(&self) -> Vec<String> {
+        let open = self.auth.mode == AuthMode::None && self.allow_open;
+        let mut warnings: Vec<String> = public(self)
+            .filter(|_| open)
+            .map(|(name, address, _)| {
+                format!("OPEN: the {name} listener {address} has no authentication (--auth none --allow-open): whoever reaches it may read every session")
+            })
+            .collect();
+        if self.store.url == Some(StoreUrl::Memory) {
+            warnings.push("the store is `memory:`: sessions are gone when this process ends".into());
+        }
+        warnings
+    }
+}
+
+/// The data and admin listeners that other machines reach, each with its option.
+fn public(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr, &'static str)> {
+    [("data", config.listen, "--listen"), ("admin", config.admin_listen, "--admin-listen")]
+        .into_iter()
+        .filter(|(_, address, _)| !address.ip().to_canonical().is_loopback())
+}
+
+fn open_listeners(config: &Config) -> Vec<String> {
+    if config.auth.mode != AuthMode::None || config.allow_open {
+        return Vec::new();
+    }
+    public(config)
+        .map(|(name, address, flag)| {
+            format!(
+                "{flag} {address}: other machines reach the {name} listener, and with `--auth none` (all that this version has) \
+                 whoever reaches it may read every session; listen on 127.0.0.1, or accept it with `--allow-open`"
+            )
+        })
+        .collect()
+}
+
+fn listen_twice(config: &Config) -> Option<String> {
+    let all =
+        [("listen", config.listen), ("health_listen", config.health_listen), ("admin_listen", config.admin_listen)];
+    all.iter().enumerate().find_map(|(i, (name, address))| {
+        let (twin, _) = all[i + 1..].iter().find(|(_, other)| other == address && address.port() != 0)?;
+        Some(format!("`{name}` and `{twin}` are both {address}; give each its own port"))
+    })
+}
+
+fn http2(config: &Config) -> Option<String> {
+    let tls = config.upstream.url.scheme_str() == Some("https");
+    match config.upstream.http2 {
+        Http2::Alpn if !tls => {
+            Some("`upstream.http2 = \"alpn\"` needs an https:// upstream; for http:// write \"h2c\"".into())
+        }
+        Http2::H2c if tls => Some("`upstream.http2 = \"h2c\"` is without TLS; for https:// write \"alpn\"".into()),
+        _ => None,
+    }
+}
+
+fn limits(config: &Config) -> Option<String> {
+    (config.limits.pending_bytes < config.limits.event_bytes)
+        .then(|| "`limits.pending_bytes` is less than `limits.event_bytes`: the largest event would never fit; raise the first or lower the second".into())
+}
+
+fn store(config: &Config) -> Option<String> {
+    match (&config.store.url, &config.store.ca_file) {
+        (None, _) => Some(
+            "no place for the embedded store: none of SIDESTREAM_DATA_DIR, XDG_STATE_HOME and HOME is set; name one with `--store file:DIR`".into(),
+        ),
+        (Some(StoreUrl::File(_)), _) if config.store.total_bytes < config.store.max_bytes => {
+            Some("`store.total_bytes` is less than `store.max_bytes` of a single session; raise the first or lower the second".into())
+        }
+        (Some(StoreUrl::Redis(url)), Some(file)) if url.starts_with("rediss:") => std::fs::File::open(file)
+            .err()
+            .map(|error| format!("`store.ca_file`: cannot read {}: {error}", file.display())),
+        (_, Some(_)) => Some("`store.ca_file` is for a `rediss://` store; remove it, or change `store.url`".into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config = Config::new(http::Uri::from_static("http://127.0.0.1:8000"));
+        config.store.url = Some(StoreUrl::File("data".into()));
+        change(&mut config);
+        config
+    }
+
+    #[track_caller]
+    fn assert_refused(change: impl FnOnce(&mut Config), names: &[&str]) {
+        let problems = together(&config(change));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        for name in names {
+            assert!(problems[0].message.contains(name), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_fine() {
+        assert_eq!(together(&config(|_| {})), []);
+        assert!(config(|_| {}).warnings().is_empty());
+    }
+
+    #[test]
+    fn an_open_listener_is_refused_and_both_ways_out_are_named() {
+        let open: SocketAddr = "0.0.0.0:8787".parse().unwrap();
+        assert_refused(|c| c.listen = open, &["--auth", "--allow-open", "0.0.0.0:8787"]);
+        assert_refused(|c| c.admin_listen = open, &["--auth", "--allow-open", "admin"]);
+        assert_eq!(together(&config(|c| c.health_listen = open)), []);
+    }
+
+    #[test]
+    fn an_open_listener_that_was_accepted_is_a_loud_warning() {
+        let accepted = config(|c| {
+            c.listen = "[::]:8787".parse().unwrap();
+            c.allow_open = true;
+        });
+        assert_eq!(together(&accepted), []);
+        assert!(accepted.warnings()[0].contains("OPEN"));
+    }
+
+    #[test]
+    fn loopback_in_any_spelling_is_not_open() {
+        for address in ["127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(together(&config(|c| c.listen = address.parse().unwrap())), [], "{address}");
+        }
+    }
+
+    #[test]
+    fn two_listeners_cannot_share_a_port_but_both_may_ask_for_a_free_one() {
+        assert_refused(|c| c.admin_listen = c.listen, &["`listen`", "`admin_listen`"]);
+        let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(together(&config(|c| (c.listen, c.health_listen) = (free, free))), []);
+    }
+
+    #[test]
+    fn values_that_contradict_each_other_are_refused() {
+        assert_refused(|c| c.upstream.http2 = Http2::Alpn, &["h2c"]);
+        assert_refused(|c| c.limits.pending_bytes = 1, &["limits.event_bytes"]);
+        assert_refused(|c| c.store.total_bytes = 1, &["store.max_bytes"]);
+        assert_refused(|c| c.store.url = None, &["--store"]);
+        assert_refused(|c| c.store.ca_file = Some("ca.pem".into()), &["rediss://"]);
+        let missing = |c: &mut Config| {
+            c.store.url = Some(StoreUrl::Redis("rediss://h".into()));
+            c.store.ca_file = Some("/does/not/exist".into());
+        };
+        assert_refused(missing, &["store.ca_file", "cannot read"]);
+    }
+
+    #[test]
+    fn a_run_is_stalled_before_it_fails() {
+        let mut rules = Route::unnamed();
+        rules.stall_limit = rules.stall / 2;
+        assert!(route(&rules).is_some_and(|message| message.contains("stall_limit")));
+    }
+}

@@ -1,0 +1,80 @@
+//! The gateway: everything that serves sessions to clients. WebSocket ([`ws`]), SSE ([`sse`]),
+//! JSON pages and the small HTTP API ([`api`]).
+//!
+//! It reads through [`crate::hub`] cursors and writes what [`crate::wire`] encodes. It never reads
+//! the log past the hub for a live stream, and never shows what the log has not acknowledged.
+
+pub mod api;
+mod attachment;
+pub mod demo;
+pub mod handshake;
+mod pages;
+mod query;
+pub mod run_stream;
+mod socket;
+pub mod sse;
+pub mod ws;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::log::Log;
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+
+/// What all connections of the gateway share.
+pub struct Gateway {
+    /// Followed sessions.
+    pub hub: Arc<Hub>,
+    /// The log, for what is not followed: bounds, runs, pages, erase.
+    pub log: Arc<dyn Log>,
+    /// Bounds and manners.
+    pub settings: Settings,
+    /// When to leave.
+    pub shutdown: Shutdown,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Origins that may use our own routes from a browser.
+    pub cors_origins: Vec<String>,
+    /// The connections, for the shutdown to wait for.
+    pub tasks: TaskTracker,
+    /// Places for WebSocket connections.
+    pub places: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// A place for one more WebSocket connection, if there is one.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+}
+
+/// Bounds and manners of the gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Time between our pings.
+    pub heartbeat: Duration,
+    /// Sessions attached on one socket.
+    pub sessions_per_socket: usize,
+    /// Largest message of a client, bytes.
+    pub message_bytes: usize,
+    /// Over how long clients are told to go.
+    pub spread: Duration,
+}
+
+impl Settings {
+    /// The settings that `config` says.
+    pub fn new(config: &Config) -> Self {
+        Settings {
+            heartbeat: Duration::from_secs(25),
+            sessions_per_socket: config.limits.sessions_per_socket,
+            message_bytes: config.limits.message_bytes,
+            spread: config.shutdown.spread,
+        }
+    }
+}

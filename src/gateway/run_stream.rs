@@ -1,0 +1,249 @@
+//! One run in its original dialect: `GET /sessions/{s}/runs/{run|active}/stream`, and what a
+//! caller that comes back with `Last-Event-ID` or repeats its request is given.
+//!
+//! The same dispatched events in canonical framing, with the status, content type and dialect
+//! headers that the upstream gave. The body ends cleanly only if the upstream's did: any other end
+//! is an abort, so that no client takes half an answer for a whole one.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+use crate::gateway::Gateway;
+use crate::gateway::query::Query;
+use crate::gateway::sse::{gone, problem, stream_headers};
+use crate::hub::{Cursor, Delivery, Item};
+use crate::log::{Bounds, Gap, PageLimits, Read, Unavailable};
+use crate::run::{Started, TaggedId};
+use crate::server::{Body, BodyError, Problem, empty};
+use crate::session::{After, Kind, Offset, RunId, RunState, SessionId, Terminal};
+use crate::sse::encode;
+use crate::wire::Code;
+
+/// What to send of a run.
+#[derive(Clone, Debug)]
+pub struct RunStream {
+    /// Where.
+    pub session: SessionId,
+    /// Which run.
+    pub run: RunId,
+    /// Only what comes after this entry; `None`: from the run's start.
+    pub after: Option<Offset>,
+    /// Write our tagged ids in place of the upstream's.
+    pub ids: bool,
+}
+
+/// `GET /sessions/{session}/runs/{run}/stream`; `run` is an id or `active`.
+pub async fn stream_of(
+    gateway: &Arc<Gateway>,
+    session: &SessionId,
+    run: &str,
+    uri: &http::Uri,
+) -> Result<Response<Body>, Problem> {
+    let after = match Query::of(uri).after()? {
+        None | Some(After::Start) => None,
+        Some(After::Offset(offset)) => Some(offset),
+        Some(_) => return Err(Problem::new(Code::BadOffset, "`after` is an offset here")),
+    };
+    let run = match run {
+        "active" => match active(gateway, session).await? {
+            Some(run) => run,
+            None => return Ok(no_content()),
+        },
+        id => RunId::parse(id).map_err(|error| Problem::new(Code::BadRequest, format!("run: {error}")))?,
+    };
+    serve(gateway, RunStream { session: session.clone(), run, after, ids: false }).await
+}
+
+/// The answer for a run: `204` when it is over and everything after the cursor was delivered.
+pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response<Body>, Problem> {
+    let RunStream { session, run, after, ids } = wanted;
+    let Some(info) = gateway.log.run(&session, &run).await.map_err(unavailable)? else {
+        return Err(unknown_run(gateway, &session).await);
+    };
+    let head = gateway.log.entry(&session, info.started).await.map_err(unavailable)?;
+    let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
+    // A cursor from before the run means the run's start.
+    let from = after.filter(|after| *after > info.started).unwrap_or(info.started);
+    if info.ended.is_some_and(|(end, _)| from >= end) {
+        return Ok(no_content());
+    }
+    let subscription = gateway.hub.subscribe(&session, After::Offset(from), false).await.map_err(problem)?;
+    let mut reader = Reader { gateway: gateway.clone(), cursor: subscription.cursor, run, ids, ended: None };
+    let first = match reader.next().await {
+        Next::Gap(gap) => return Err(gone(&gap)),
+        Next::End(_) if after.is_some() => return Ok(no_content()),
+        next => next,
+    };
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::OK);
+    stream_headers(response.headers_mut());
+    head.put_headers(response.headers_mut());
+    name_run(response.headers_mut(), &session, &reader.run, Some(info.started));
+    Ok(response.map(|_| body(first, reader)))
+}
+
+/// Tells the caller which session and run it has.
+pub fn name_run(headers: &mut HeaderMap, session: &SessionId, run: &RunId, started: Option<Offset>) {
+    let mut put = |name: &'static str, value: String| {
+        // Ids and offsets are plain ASCII by their types.
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put("sidestream-session", session.to_string());
+    put("sidestream-run", run.to_string());
+    if let Some(started) = started {
+        put("sidestream-offset", started.to_string());
+    }
+}
+
+fn body(first: Next, reader: Reader) -> Body {
+    let stream = stream::unfold((Some(first), Some(reader)), |(first, reader)| async move {
+        let mut reader = reader?;
+        let next = match first {
+            Some(first) => first,
+            None => reader.next().await,
+        };
+        match next {
+            Next::Chunk(chunk) => Some((Ok(Frame::data(chunk)), (None, Some(reader)))),
+            Next::End(Ok(())) => None,
+            Next::End(Err(reason)) => Some((Err(BodyError::from(reason)), (None, None))),
+            Next::Gap(_) => Some((Err(BodyError::from("the log lost a part of this run")), (None, None))),
+        }
+    });
+    StreamBody::new(stream).boxed_unsync()
+}
+
+/// What comes next of a run.
+enum Next {
+    Chunk(Bytes),
+    /// The run is over; an error where its end was not a clean one.
+    End(Result<(), &'static str>),
+    Gap(Gap),
+}
+
+struct Reader {
+    gateway: Arc<Gateway>,
+    cursor: Cursor,
+    run: RunId,
+    ids: bool,
+    ended: Option<Result<(), &'static str>>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Next {
+        loop {
+            if let Some(end) = self.ended {
+                return Next::End(end);
+            }
+            let delivery = tokio::select! {
+                delivery = self.cursor.next() => delivery,
+                () = self.gateway.shutdown.closing() => return Next::End(Err("this instance is shutting down")),
+            };
+            match delivery {
+                Delivery::Items(items) => {
+                    let mut out = BytesMut::new();
+                    for item in items {
+                        self.write(&item, &mut out);
+                    }
+                    if !out.is_empty() {
+                        return Next::Chunk(out.freeze());
+                    }
+                }
+                Delivery::Live(_) => {}
+                Delivery::Gap(gap) => return Next::Gap(gap),
+                Delivery::Erased => return Next::End(Err("the session was erased")),
+            }
+        }
+    }
+
+    fn write(&mut self, item: &Item, out: &mut BytesMut) {
+        let record = &item.entry().record;
+        if record.run.as_ref() != Some(&self.run) || self.ended.is_some() {
+            return;
+        }
+        match record.kind {
+            Kind::Event => {
+                let tagged =
+                    self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, item.offset()).to_string());
+                let id = tagged.as_deref().or(record.id.as_deref());
+                encode(record.event.as_deref(), &record.data, id, out);
+            }
+            // The event is not in the log: a body without it would look whole.
+            Kind::EventDropped => self.ended = Some(Err("the run has an event that was too large to keep")),
+            Kind::Run => {
+                self.ended = record.state().and_then(RunState::terminal).map(|terminal| match terminal {
+                    Terminal::Completed => Ok(()),
+                    Terminal::Failed => Err("the run failed"),
+                    Terminal::Cancelled => Err("the run was cancelled"),
+                    Terminal::Interrupted => Err("the run was interrupted"),
+                });
+            }
+            Kind::Input | Kind::Status => {}
+        }
+    }
+}
+
+/// Why there is no such run. An expired session is said to be one, so that a client which comes
+/// back late does not begin again as if nothing had been.
+async fn unknown_run(gateway: &Gateway, session: &SessionId) -> Problem {
+    match gateway.log.bounds(session).await {
+        Ok(Bounds::Expired { last }) => {
+            Problem::new(Code::Gone, "the session has expired").with("reason", "expired").with("to", last.to_string())
+        }
+        Ok(_) => Problem::new(Code::NotFound, "there is no such run in this session"),
+        Err(error) => unavailable(error),
+    }
+}
+
+/// The run of this session that an upstream's own SSE id belongs to, if it is the newest run and
+/// was answered at `path`; and the last entry with that id.
+pub async fn find_upstream_id(
+    gateway: &Gateway,
+    session: &SessionId,
+    path: &str,
+    id: &str,
+) -> Result<Option<(RunId, Offset)>, Problem> {
+    let Bounds::Live(bounds) = gateway.log.bounds(session).await.map_err(unavailable)? else { return Ok(None) };
+    let Some(run) = bounds.newest_run else { return Ok(None) };
+    let Some(info) = gateway.log.run(session, &run).await.map_err(unavailable)? else { return Ok(None) };
+    let head = gateway.log.entry(session, info.started).await.map_err(unavailable)?;
+    if head.is_none_or(|entry| Started::parse(&entry.record.data).path != path) {
+        return Ok(None);
+    }
+    let (mut at, mut found) = (info.started, None);
+    while let Read::Page(page) = gateway.log.read(session, at, PageLimits::default()).await.map_err(unavailable)? {
+        let Some(last) = page.entries.last() else { break };
+        at = last.offset;
+        let mut ours = page.entries.iter().filter(|entry| entry.record.run.as_ref() == Some(&run));
+        found = ours.rfind(|entry| entry.record.id.as_deref() == Some(id)).map(|entry| entry.offset).or(found);
+        if at == page.tail {
+            break;
+        }
+    }
+    Ok(found.map(|offset| (run, offset)))
+}
+
+/// The session's newest active run.
+async fn active(gateway: &Gateway, session: &SessionId) -> Result<Option<RunId>, Problem> {
+    match gateway.log.bounds(session).await.map_err(unavailable)? {
+        Bounds::Live(bounds) => Ok(bounds.active.last().map(|run| run.run.clone())),
+        Bounds::Expired { .. } => Ok(None),
+        Bounds::Erased | Bounds::NotFound => Err(Problem::new(Code::NotFound, "there is no such session")),
+    }
+}
+
+fn unavailable(error: Unavailable) -> Problem {
+    Problem::new(Code::StoreUnavailable, error.to_string())
+}
+
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

@@ -1,0 +1,311 @@
+//! The WebSocket connection: one task, several sessions, no queue per subscriber.
+//!
+//! The task asks its cursors for more only while everything sent before has left the process: a
+//! slow client lags behind in the log, it does not fill memory. It is closed only when it is dead:
+//! when neither a message came from it nor a byte went to it for two heartbeats.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::gateway::Gateway;
+use crate::gateway::attachment::{Attachment, Filter, FrameText};
+use crate::gateway::socket::{Happened, Socket};
+use crate::hub::{Delivery, NoSession, Subscription};
+use crate::log::StoreHealth;
+use crate::session::SessionId;
+use crate::wire::{Attach, ClientMessage, Code, Reference, ServerMessage};
+
+/// The WebSocket subprotocol of this protocol version.
+pub const SUBPROTOCOL: &str = "sidestream.v1";
+
+/// How long a closing handshake may take.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// How often a filtered subscriber that gets nothing is told where it is.
+const POSITION_EVERY: Duration = Duration::from_secs(5);
+
+mod close {
+    //! Close codes of the protocol.
+    pub(super) const TOO_BIG: u16 = 1009;
+    pub(super) const RESTART: u16 = 1012;
+    pub(super) const NO_SESSION: u16 = 4404;
+    pub(super) const HEARTBEAT_MISSED: u16 = 4408;
+}
+
+/// What a step of the connection's own work came to.
+enum Step {
+    Subscribed(Box<Asked>, Result<Subscription, NoSession>),
+    Delivered(Box<Attachment>, Delivery),
+}
+
+/// An `attach` on its way.
+struct Asked {
+    attach: Attach,
+    reference: Option<Reference>,
+}
+
+type Steps = FuturesUnordered<Abortable<BoxFuture<'static, Step>>>;
+
+struct Connection<S> {
+    gateway: Arc<Gateway>,
+    socket: Socket<S>,
+    steps: Steps,
+    attached: HashMap<SessionId, AbortHandle>,
+    /// The session named in the URL: if it does not exist the connection is closed.
+    required: Option<SessionId>,
+    heard: bool,
+    missed: u32,
+}
+
+/// Serves one upgraded connection until it ends. `first` is the session named in its URL.
+pub async fn serve<S>(io: S, gateway: Arc<Gateway>, first: Option<Attach>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let _counted = gateway.metrics.socket();
+    let socket = Socket::new(io, gateway.settings.message_bytes).await;
+    let connection = Connection {
+        gateway,
+        socket,
+        steps: FuturesUnordered::new(),
+        attached: HashMap::new(),
+        required: first.as_ref().filter(|attach| !attach.create).map(|attach| attach.session.clone()),
+        heard: true,
+        missed: 0,
+    };
+    connection.run(first).await;
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    async fn run(mut self, first: Option<Attach>) {
+        let heartbeat = self.gateway.settings.heartbeat;
+        let connection = format!("{:016x}", crate::random::u64());
+        self.say(&ServerMessage::Welcome {
+            connection: &connection,
+            heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
+            max_message_bytes: self.gateway.settings.message_bytes,
+        });
+        if let Some(attach) = first {
+            self.attach(attach, None);
+        }
+        let mut health = self.gateway.log.health();
+        let shutdown = self.gateway.shutdown.clone();
+        let mut beat = Instant::now() + heartbeat;
+        let mut leave_at: Option<Instant> = None;
+        loop {
+            let ready = self.socket.drained() && !self.steps.is_empty();
+            let closing = tokio::select! {
+                happened = self.socket.next() => self.happened(happened),
+                Some(step) = self.steps.next(), if ready => self.step(step),
+                () = sleep_until(beat) => {
+                    beat += heartbeat;
+                    self.beat()
+                }
+                Ok(()) = health.changed() => {
+                    let health = health.borrow_and_update().clone();
+                    self.store_changed(&health)
+                }
+                () = shutdown.draining(), if leave_at.is_none() => {
+                    leave_at = Some(Instant::now() + crate::random::up_to(self.gateway.settings.spread));
+                    None
+                }
+                () = sleep_until(leave_at.unwrap_or(beat)), if leave_at.is_some() => Some(self.go_away()),
+                () = shutdown.closing() => Some(self.go_away()),
+            };
+            match closing {
+                None => {}
+                Some(Closing::Gone) => return,
+                Some(Closing::With(code, reason)) => {
+                    self.socket.send_close(code, reason);
+                    let _ = timeout(CLOSING, self.see_out()).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends what is left and waits for the client's close.
+    async fn see_out(&mut self) {
+        while !matches!(self.socket.next().await, Happened::Closed) {}
+    }
+
+    fn happened(&mut self, happened: Happened) -> Option<Closing> {
+        self.heard |= !matches!(happened, Happened::Drained);
+        match happened {
+            Happened::Text(text) => match ClientMessage::parse(&text) {
+                Ok((message, reference)) => self.message(message, reference),
+                Err(rejected) => self.error(rejected.reference.as_ref(), None, rejected.code, &rejected.message),
+            },
+            Happened::Binary => {
+                self.error(None, None, Code::BadMessage, "messages are JSON in text frames, not binary");
+            }
+            Happened::Alive | Happened::Drained => {}
+            Happened::TooLarge => {
+                let limit = self.gateway.settings.message_bytes;
+                self.error(None, None, Code::TooLarge, &format!("a message may have {limit} bytes"));
+                return Some(Closing::With(close::TOO_BIG, "message too big"));
+            }
+            Happened::Closed => return Some(Closing::Gone),
+        }
+        None
+    }
+
+    fn message(&mut self, message: ClientMessage, reference: Option<Reference>) {
+        match message {
+            ClientMessage::Attach(attach) => self.attach(attach, reference),
+            ClientMessage::Detach { session } => match self.attached.remove(&session) {
+                Some(handle) => {
+                    handle.abort();
+                    self.say(&ServerMessage::Ack { reference: reference.as_ref() });
+                }
+                None => {
+                    self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it")
+                }
+            },
+            ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
+            ClientMessage::Pong => {}
+        }
+    }
+
+    fn attach(&mut self, attach: Attach, reference: Option<Reference>) {
+        let limit = self.gateway.settings.sessions_per_socket;
+        if self.attached.contains_key(&attach.session) {
+            let message = "already attached on this socket; detach first";
+            return self.error(reference.as_ref(), Some(&attach.session), Code::Conflict, message);
+        }
+        if self.attached.len() >= limit {
+            let message = format!("a socket may attach {limit} sessions; open another one");
+            return self.error(reference.as_ref(), Some(&attach.session), Code::TooMany, &message);
+        }
+        let (handle, registration) = AbortHandle::new_pair();
+        self.attached.insert(attach.session.clone(), handle);
+        let hub = self.gateway.hub.clone();
+        let subscribe: BoxFuture<'static, Step> = Box::pin(async move {
+            let outcome = hub.subscribe(&attach.session, attach.after, attach.create).await;
+            Step::Subscribed(Box::new(Asked { attach, reference }), outcome)
+        });
+        self.steps.push(Abortable::new(subscribe, registration));
+    }
+
+    fn step(&mut self, step: Result<Step, Aborted>) -> Option<Closing> {
+        match step {
+            Err(Aborted) => None,
+            Ok(Step::Subscribed(asked, outcome)) => match outcome {
+                Ok(subscription) => {
+                    let Asked { attach, reference } = *asked;
+                    self.say(&ServerMessage::Attached {
+                        reference: reference.as_ref(),
+                        session: &attach.session,
+                        offset: subscription.offset,
+                        tail: subscription.tail,
+                        runs: &subscription.active,
+                        replaying: subscription.offset.seq < subscription.tail.seq,
+                    });
+                    let filter = Filter::of(&attach);
+                    self.follow(attach.session, Attachment::new(subscription.cursor, filter, subscription.offset));
+                    None
+                }
+                Err(error) => self.refused(&asked.attach, asked.reference.as_ref(), &error),
+            },
+            Ok(Step::Delivered(mut attachment, delivery)) => {
+                let socket = &mut self.socket;
+                attachment.frames(&delivery, |_, frame| socket.send(text_of(frame)));
+                let session = attachment.session().clone();
+                if matches!(delivery, Delivery::Erased) {
+                    self.attached.remove(&session);
+                } else if self.attached.contains_key(&session) {
+                    self.follow(session, *attachment);
+                }
+                None
+            }
+        }
+    }
+
+    /// Waits for the attachment's next delivery.
+    fn follow(&mut self, session: SessionId, attachment: Attachment) {
+        let (handle, registration) = AbortHandle::new_pair();
+        self.attached.insert(session, handle);
+        let step: BoxFuture<'static, Step> = Box::pin(async move {
+            let (attachment, delivery) = attachment.step(POSITION_EVERY).await;
+            Step::Delivered(Box::new(attachment), delivery)
+        });
+        self.steps.push(Abortable::new(step, registration));
+    }
+
+    fn refused(&mut self, attach: &Attach, reference: Option<&Reference>, error: &NoSession) -> Option<Closing> {
+        self.attached.remove(&attach.session);
+        let code = match error {
+            NoSession::NotFound => Code::NotFound,
+            NoSession::Future => Code::BadOffset,
+            NoSession::Unavailable(_) => Code::StoreUnavailable,
+        };
+        self.error(reference, Some(&attach.session), code, &error.to_string());
+        let required = matches!(error, NoSession::NotFound) && self.required.as_ref() == Some(&attach.session);
+        required.then_some(Closing::With(close::NO_SESSION, "no such session"))
+    }
+
+    fn beat(&mut self) -> Option<Closing> {
+        let alive = self.heard || self.socket.take_moved() && !self.socket.drained();
+        self.heard = false;
+        self.missed = if alive { 0 } else { self.missed + 1 };
+        if self.missed >= 2 {
+            return Some(Closing::With(close::HEARTBEAT_MISSED, "heartbeat missed"));
+        }
+        // Both kinds: libraries answer the frame by themselves, browsers see only the message.
+        self.say(&ServerMessage::Ping);
+        self.socket.send_ping();
+        None
+    }
+
+    fn store_changed(&mut self, health: &StoreHealth) -> Option<Closing> {
+        match health {
+            StoreHealth::Up => self.say(&ServerMessage::StatusOk),
+            StoreHealth::Down { .. } => self.say(&ServerMessage::Status { code: Code::StoreUnavailable }),
+        }
+        None
+    }
+
+    fn go_away(&mut self) -> Closing {
+        let back = crate::random::up_to(self.gateway.settings.spread);
+        let reconnect_after_ms = u64::try_from(back.as_millis()).unwrap_or(u64::MAX);
+        self.say(&ServerMessage::GoAway { reason: "shutdown", reconnect_after_ms });
+        Closing::With(close::RESTART, "restart")
+    }
+
+    fn error(&mut self, reference: Option<&Reference>, session: Option<&SessionId>, code: Code, message: &str) {
+        self.say(&ServerMessage::Error { reference, session, code, message });
+    }
+
+    fn say(&mut self, message: &ServerMessage<'_>) {
+        self.socket.send(message.encode().into());
+    }
+}
+
+/// How a connection ends.
+enum Closing {
+    /// It has ended.
+    Gone,
+    /// We end it, with a close code.
+    With(u16, &'static str),
+}
+
+fn text_of(frame: FrameText<'_>) -> Utf8Bytes {
+    match frame {
+        FrameText::Owned(text) | FrameText::Note(_, text) => text.into(),
+        FrameText::Shared(text) => shared(text),
+    }
+}
+
+/// The same bytes without a copy; they are UTF-8 by their type, so the check always passes.
+fn shared(text: &ByteString) -> Utf8Bytes {
+    Utf8Bytes::try_from(text.as_bytes().clone()).unwrap_or_default()
+}

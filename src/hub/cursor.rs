@@ -1,0 +1,157 @@
+//! The cursor: all that a subscriber is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::hub::follower::{Followed, Phase, Signal};
+use crate::hub::{Hub, Item, pages, ring};
+use crate::log::Gap;
+use crate::session::{Offset, SessionId};
+use crate::telemetry::{Fact, GapTold, Held, RingRead};
+
+/// How much one delivery brings at most, by the items' weight. Small enough that a slow subscriber
+/// holds little, large enough that a fast one is served in few steps.
+const DELIVERY_WEIGHT: usize = 128 << 10;
+
+/// Pause between attempts while the store does not answer.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// What a cursor brings. The sequence of deliveries is an exact slice of the log: contiguous, in
+/// order, without a duplicate, except where a `Gap` says otherwise.
+#[derive(Debug)]
+pub enum Delivery {
+    /// The next entries.
+    Items(Vec<Arc<Item>>),
+    /// What was in the log when the subscriber came has been delivered. Once.
+    Live(Offset),
+    /// A range is missing; what comes next follows `gap.to`.
+    Gap(Gap),
+    /// The session was erased; nothing follows.
+    Erased,
+}
+
+/// A position in a session.
+pub struct Cursor {
+    hub: Arc<Hub>,
+    followed: Arc<Followed>,
+    signal: watch::Receiver<Signal>,
+    at: Offset,
+    replay_to: Offset,
+    live: bool,
+    _counted: Held,
+}
+
+impl Cursor {
+    pub(super) fn new(hub: Arc<Hub>, followed: Arc<Followed>) -> Self {
+        let counted = hub.metrics.subscriber();
+        let signal = followed.signal();
+        Cursor { hub, followed, signal, at: Offset::ZERO, replay_to: Offset::ZERO, live: false, _counted: counted }
+    }
+
+    pub(super) fn at(mut self, at: Offset, replay_to: Offset) -> Self {
+        (self.at, self.replay_to) = (at, replay_to);
+        self
+    }
+
+    pub(super) fn followed(&self) -> &Arc<Followed> {
+        &self.followed
+    }
+
+    /// The session it reads.
+    pub fn session(&self) -> &SessionId {
+        &self.followed.session
+    }
+
+    /// The last entry delivered (or the cursor that it began with).
+    pub fn position(&self) -> Offset {
+        self.at
+    }
+
+    /// Whether `offset` was in the log when the subscriber came.
+    pub fn is_replay(&self, offset: Offset) -> bool {
+        offset.seq <= self.replay_to.seq
+    }
+
+    /// Waits for the next delivery. Cancel-safe: a delivery that was not returned did not happen.
+    pub async fn next(&mut self) -> Delivery {
+        loop {
+            let phase = self.signal.borrow_and_update().phase;
+            if phase == Phase::Erased {
+                return Delivery::Erased;
+            }
+            match self.followed.ahead(self.at, DELIVERY_WEIGHT) {
+                ring::Ahead::Items(items) => {
+                    RingRead::Hit.emit(&self.hub.metrics);
+                    return self.deliver(items);
+                }
+                ring::Ahead::Tail if self.live => self.wait().await,
+                // Also where the log went back behind what was its tail when we came.
+                ring::Ahead::Tail => return self.now_live(),
+                ring::Ahead::Elsewhere => {
+                    if let Some(delivery) = self.read().await {
+                        return delivery;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads from the log, behind the ring.
+    async fn read(&mut self) -> Option<Delivery> {
+        RingRead::Miss.emit(&self.hub.metrics);
+        let followed = &self.followed;
+        let pages = &self.hub.pages;
+        let log = &*self.hub.log;
+        match pages.after(log, &followed.session, &followed.page_turn, self.at, DELIVERY_WEIGHT).await {
+            Ok(pages::Ahead::Items(items)) => Some(self.deliver(items)),
+            Ok(pages::Ahead::Gap(gap)) => {
+                let session = &followed.session;
+                GapTold { session, reason: gap.reason, lost: gap.lost }.emit(&self.hub.metrics);
+                self.at = gap.to;
+                Some(Delivery::Gap(gap))
+            }
+            // The log ends at our cursor and the ring does not know it yet, or the session went
+            // away: the follower finds out what is so.
+            Ok(pages::Ahead::Tail | pages::Ahead::NotFound) => {
+                self.followed.check();
+                self.wait().await;
+                None
+            }
+            Err(_) => {
+                tokio::time::sleep(RETRY).await;
+                None
+            }
+        }
+    }
+
+    /// Delivers what follows our position, which thereby is proven to be in the log.
+    fn deliver(&mut self, items: Vec<Arc<Item>>) -> Delivery {
+        if !self.live && self.at.seq >= self.replay_to.seq {
+            return self.now_live();
+        }
+        if let Some(last) = items.last() {
+            self.at = last.offset();
+        }
+        Delivery::Items(items)
+    }
+
+    fn now_live(&mut self) -> Delivery {
+        self.live = true;
+        Delivery::Live(self.at)
+    }
+
+    async fn wait(&mut self) {
+        if self.signal.changed().await.is_err() {
+            // The follower never ends while a cursor exists; if it did, waiting is all there is.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.followed.parted();
+    }
+}

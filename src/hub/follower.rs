@@ -1,0 +1,315 @@
+//! One task per followed session: subscribe, wait for the confirmation, then read inclusively from
+//! the exact tail, then take pushes whose `prev` is exactly the tail. Whatever does not fit is read.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::hub::ring::{Ahead, Pushed, Ring};
+use crate::hub::{Hub, Item};
+use crate::log::{Bounds, Following, GapReason, PageLimits, Push, Read, Unavailable};
+use crate::session::{ActiveRun, Entry, Offset, Record, RunState, SessionId};
+
+/// How long a session stays followed without a subscriber: a client that reconnects finds the
+/// newest entries in memory.
+const LINGER: Duration = Duration::from_secs(20);
+
+/// A session with an active run that is silent for so long is checked against the log, so that a
+/// lost push costs seconds, never the rest of the answer.
+const CHECK_ACTIVE: Duration = Duration::from_secs(3);
+
+/// The same for a session without an active run.
+const CHECK_QUIET: Duration = Duration::from_secs(20);
+
+/// Pause between attempts while the store does not answer.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How long a new subscriber waits for the store.
+const READY: Duration = Duration::from_secs(5);
+
+/// Where the following of a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The subscription is not confirmed yet.
+    Starting,
+    /// The ring is filled.
+    Following,
+    /// The session was erased.
+    Erased,
+}
+
+/// What subscribers wait on; `version` grows whenever the ring has changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signal {
+    pub(super) phase: Phase,
+    version: u64,
+}
+
+/// A followed session.
+pub(super) struct Followed {
+    pub(super) session: SessionId,
+    /// One page read of this session at a time.
+    pub(super) page_turn: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+    signal: watch::Sender<Signal>,
+    check: Notify,
+    subscribers: AtomicUsize,
+    parted: Notify,
+}
+
+struct State {
+    ring: Ring,
+    exists: bool,
+    active: Vec<ActiveRun>,
+}
+
+/// What a new subscriber is told.
+pub(super) struct View {
+    pub(super) exists: bool,
+    pub(super) tail: Offset,
+    pub(super) active: Vec<ActiveRun>,
+}
+
+impl Followed {
+    pub(super) fn new(session: SessionId, ring_bytes: usize) -> Self {
+        let state = State { ring: Ring::new(Offset::ZERO, ring_bytes), exists: false, active: Vec::new() };
+        let signal = watch::Sender::new(Signal { phase: Phase::Starting, version: 0 });
+        Followed {
+            session,
+            page_turn: tokio::sync::Mutex::default(),
+            state: Mutex::new(state),
+            signal,
+            check: Notify::new(),
+            subscribers: AtomicUsize::new(0),
+            parted: Notify::new(),
+        }
+    }
+
+    /// Waits until the session is followed.
+    pub(super) async fn ready(&self) -> Result<View, Unavailable> {
+        let mut signal = self.signal.subscribe();
+        let started = signal.wait_for(|signal| signal.phase != Phase::Starting);
+        match timeout(READY, started).await {
+            Ok(Ok(_)) => {}
+            _ => return Err(Unavailable::new("the session could not be followed in time")),
+        }
+        let state = self.lock();
+        Ok(View { exists: state.exists, tail: state.ring.tail(), active: state.active.clone() })
+    }
+
+    pub(super) fn signal(&self) -> watch::Receiver<Signal> {
+        self.signal.subscribe()
+    }
+
+    pub(super) fn tail(&self) -> Offset {
+        self.lock().ring.tail()
+    }
+
+    pub(super) fn ahead(&self, at: Offset, max_bytes: usize) -> Ahead {
+        self.lock().ring.after(at, max_bytes)
+    }
+
+    /// Asks the follower to compare its tail with the log's.
+    pub(super) fn check(&self) {
+        self.check.notify_one();
+    }
+
+    pub(super) fn joined(&self) {
+        self.subscribers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn parted(&self) {
+        if self.subscribers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.parted.notify_one();
+        }
+    }
+
+    pub(super) fn idle(&self) -> bool {
+        self.subscribers.load(Ordering::Acquire) == 0
+    }
+
+    /// Follows until the session is erased or nobody has subscribed for a while.
+    pub(super) async fn follow(self: Arc<Self>, hub: Arc<Hub>) {
+        loop {
+            match self.attempt(&hub).await {
+                Ok(End::Idle) => return,
+                Ok(End::Erased) => {
+                    hub.retire(&self);
+                    hub.pages.forget(&self.session);
+                    self.announce(Phase::Erased);
+                    return;
+                }
+                // Subscribers keep what they have; the next attempt reads what they miss.
+                Ok(End::Disturbed) | Err(_) => {
+                    if hub.leave(&self) {
+                        return;
+                    }
+                    sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<End, Unavailable> {
+        let mut following = hub.log.follow(&self.session).await?;
+        if self.signal.borrow().phase == Phase::Starting {
+            self.begin(hub).await?;
+        }
+        if self.repair(hub).await? {
+            return Ok(End::Erased);
+        }
+        self.listen(hub, &mut following).await
+    }
+
+    /// The first time: the ring begins, empty, at the log's tail.
+    async fn begin(&self, hub: &Hub) -> Result<(), Unavailable> {
+        let bounds = hub.log.bounds(&self.session).await?;
+        let mut state = self.lock();
+        let (exists, tail) = match &bounds {
+            Bounds::Live(bounds) => (true, bounds.tail),
+            Bounds::Expired { last } => (true, *last),
+            Bounds::Erased | Bounds::NotFound => (false, Offset::ZERO),
+        };
+        state.exists = exists;
+        state.ring = Ring::new(tail, hub.limits.ring_bytes);
+        if let Bounds::Live(bounds) = bounds {
+            state.active = bounds.active.into_iter().map(|r| ActiveRun { run: r.run, started: r.started }).collect();
+        }
+        drop(state);
+        self.announce(Phase::Following);
+        Ok(())
+    }
+
+    async fn listen(self: &Arc<Self>, hub: &Arc<Hub>, following: &mut Following) -> Result<End, Unavailable> {
+        let mut idle_since = self.idle().then(Instant::now);
+        let mut check_at = Instant::now() + self.patience();
+        loop {
+            let linger = idle_since.map_or(check_at + LINGER, |since| since + LINGER);
+            let unproven = tokio::select! {
+                push = following.next() => match push {
+                    Some(Push::Entries { prev, entries }) => {
+                        check_at = Instant::now() + self.patience();
+                        self.take(prev, entries)
+                    }
+                    Some(Push::Check) => true,
+                    None => return Ok(End::Disturbed),
+                },
+                () = self.check.notified() => true,
+                () = tokio::time::sleep_until(check_at) => true,
+                () = self.parted.notified() => {
+                    idle_since = self.idle().then(Instant::now);
+                    false
+                }
+                () = tokio::time::sleep_until(linger), if idle_since.is_some() => {
+                    if hub.leave(self) {
+                        return Ok(End::Idle);
+                    }
+                    idle_since = None;
+                    false
+                }
+            };
+            if unproven {
+                if self.repair(hub).await? {
+                    return Ok(End::Erased);
+                }
+                check_at = Instant::now() + self.patience();
+            }
+        }
+    }
+
+    /// Takes a push; `true`: it does not fit.
+    fn take(&self, prev: Offset, entries: Vec<Arc<Entry>>) -> bool {
+        let mut state = self.lock();
+        let news = entries.clone();
+        match state.ring.push(prev, entries) {
+            Pushed::Unproven => return true,
+            Pushed::Known => return false,
+            Pushed::Extended => state.note(news.iter().map(|entry| (entry.offset, &entry.record))),
+        }
+        drop(state);
+        self.announce(Phase::Following);
+        false
+    }
+
+    /// Reads inclusively from the exact tail until the ring ends where the log ends. `true`: the
+    /// session is erased.
+    async fn repair(&self, hub: &Hub) -> Result<bool, Unavailable> {
+        loop {
+            let tail = self.tail();
+            match hub.log.read(&self.session, tail, PageLimits::default()).await? {
+                Read::Page(page) if page.entries.is_empty() => return Ok(false),
+                Read::Page(page) => {
+                    let mut state = self.lock();
+                    if state.ring.tail() == tail {
+                        state.note(page.entries.iter().map(|entry| (entry.offset, &entry.record)));
+                        state.ring.extend(page.entries.into_iter().map(Item::new));
+                    }
+                    drop(state);
+                    self.announce(Phase::Following);
+                }
+                Read::Gap(gap) if gap.to == tail => return Ok(false),
+                Read::Gap(gap) => {
+                    tracing::warn!(session = %self.session, reason = gap.reason.as_str(), from = %gap.from, to = %gap.to, "the log does not have the tail that was followed");
+                    if gap.reason == GapReason::RolledBack {
+                        hub.pages.forget(&self.session);
+                    }
+                    let active = match hub.log.bounds(&self.session).await? {
+                        Bounds::Live(bounds) => bounds.active,
+                        _ => Vec::new(),
+                    };
+                    let mut state = self.lock();
+                    state.ring.roll_back(gap.to);
+                    state.active = active.into_iter().map(|r| ActiveRun { run: r.run, started: r.started }).collect();
+                    drop(state);
+                    self.announce(Phase::Following);
+                }
+                Read::NotFound if tail == Offset::ZERO => return Ok(false),
+                Read::NotFound => return Ok(true),
+            }
+        }
+    }
+
+    /// How long silence is believed; a little different for every session, so that checks spread.
+    fn patience(&self) -> Duration {
+        let state = self.lock();
+        let base = if state.active.is_empty() { CHECK_QUIET } else { CHECK_ACTIVE };
+        let salt = self.session.as_str().bytes().fold(0u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into())) % 32;
+        base + base * salt / 128
+    }
+
+    fn announce(&self, phase: Phase) {
+        self.signal.send_modify(|signal| {
+            signal.phase = phase;
+            signal.version += 1;
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why following ended.
+enum End {
+    Idle,
+    Erased,
+    Disturbed,
+}
+
+impl State {
+    /// Keeps the list of active runs, from the entries that come by.
+    fn note<'a>(&mut self, news: impl Iterator<Item = (Offset, &'a Record)>) {
+        self.exists = true;
+        for (offset, record) in news {
+            let (Some(state), Some(run)) = (record.state(), &record.run) else { continue };
+            match state {
+                RunState::Started => self.active.push(ActiveRun { run: run.clone(), started: offset }),
+                RunState::Ended(_) => self.active.retain(|active| active.run != *run),
+                RunState::Stalled | RunState::Resumed => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Idempotency claims, and erasing.
+
+use bytestring::ByteString;
+
+use super::RedisLog;
+use super::fields::unexpected;
+use super::supervisor::Lane;
+use crate::log::{Claim, Unavailable};
+use crate::session::SessionId;
+
+impl RedisLog {
+    pub(super) async fn do_claim(&self, key: &str, value: ByteString) -> Result<Claim, Unavailable> {
+        let key = self.keys.claim(key);
+        let mut pipeline = redis::pipe();
+        // 6.2 has no SET NX GET; whoever was first is there when the second command asks.
+        pipeline.cmd("SET").arg(&key).arg(&*value).arg("PX").arg(self.ttl_ms()).arg("NX").ignore();
+        pipeline.cmd("GET").arg(&key);
+        let (stored,): (Option<String>,) = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { pipeline.query_async(&mut connection).await })
+            .await?;
+        // Our own value, stored by an attempt whose answer was lost, is a claim that we won.
+        match stored {
+            Some(stored) if *stored == *value => Ok(Claim::Won),
+            Some(stored) => Ok(Claim::Taken(stored.into())),
+            None => Err(unexpected("GET")),
+        }
+    }
+
+    pub(super) async fn do_erase(&self, session: &SessionId) -> Result<bool, Unavailable> {
+        let keys = self.keys.session(session);
+        let lua = &self.supervisor.scripts().erase;
+        let erased: u8 = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, identity| {
+                let mut command = lua.call(&keys.all(), (4, 512));
+                self.add_bounds(&mut command, &identity);
+                async move { lua.send(&command, &mut connection).await }
+            })
+            .await?;
+        Ok(erased == 1)
+    }
+}

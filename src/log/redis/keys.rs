@@ -1,0 +1,118 @@
+//! Every key and channel that this store uses. A key that is not made here is a bug.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use crate::session::{InstanceId, RunId, SessionId};
+
+/// All sessions belong to this tenant until tenants exist.
+const TENANT: &str = "default";
+
+/// Makes keys.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+/// The keys of one session; all in one slot.
+#[derive(Debug, Clone)]
+pub(super) struct SessionKeys {
+    /// The stream.
+    pub(super) log: String,
+    /// What the scripts know of it.
+    pub(super) meta: String,
+    /// Active runs and their owners.
+    pub(super) active: String,
+    /// What outlives it.
+    pub(super) tomb: String,
+    /// Where its entries are pushed.
+    pub(super) channel: String,
+}
+
+impl SessionKeys {
+    /// In the order in which `session.lua` expects them.
+    pub(super) fn all(&self) -> [&str; 5] {
+        [&self.log, &self.meta, &self.active, &self.tomb, &self.channel]
+    }
+}
+
+impl Keys {
+    /// Keys that begin with `prefix`.
+    pub(super) fn new(prefix: &str) -> Self {
+        Keys { prefix: prefix.to_owned() }
+    }
+
+    pub(super) fn session(&self, session: &SessionId) -> SessionKeys {
+        let key = |name: &str| format!("{}:{{{TENANT}:{session}}}:{name}", self.prefix);
+        SessionKeys { log: key("log"), meta: key("meta"), active: key("active"), tomb: key("tomb"), channel: key("ch") }
+    }
+
+    /// The channel of a session.
+    pub(super) fn channel(&self, session: &SessionId) -> String {
+        format!("{}:{{{TENANT}:{session}}}:ch", self.prefix)
+    }
+
+    /// Matches the meta keys of all sessions. The prefix holds no glob character.
+    pub(super) fn meta_pattern(&self) -> String {
+        format!("{}:{{{TENANT}:*}}:meta", self.prefix)
+    }
+
+    /// The session whose meta key this is.
+    pub(super) fn session_of_meta(&self, key: &str) -> Option<SessionId> {
+        let rest =
+            key.strip_prefix(self.prefix.as_str())?.strip_prefix(":{")?.strip_prefix(TENANT)?.strip_prefix(':')?;
+        SessionId::from_store(rest.strip_suffix("}:meta")?).ok()
+    }
+
+    /// The session of a run.
+    pub(super) fn run(&self, run: &RunId) -> String {
+        format!("{}:run:{run}", self.prefix)
+    }
+
+    /// The claim of an idempotency key, which may hold anything and is therefore hashed.
+    pub(super) fn claim(&self, key: &str) -> String {
+        format!("{}:idem:{}", self.prefix, URL_SAFE_NO_PAD.encode(Sha256::digest(key.as_bytes())))
+    }
+
+    /// An instance's lease.
+    pub(super) fn alive(&self, instance: &InstanceId) -> String {
+        format!("{}:{{inst}}:alive:{instance}", self.prefix)
+    }
+
+    /// The runs that an instance drives.
+    pub(super) fn runs(&self, instance: &InstanceId) -> String {
+        format!("{}:{{inst}}:runs:{instance}", self.prefix)
+    }
+
+    /// All instances.
+    pub(super) fn all_instances(&self) -> String {
+        format!("{}:{{inst}}:all", self.prefix)
+    }
+
+    /// The channel over which a listener hears itself.
+    pub(super) fn probe_channel(&self, random: u64) -> String {
+        format!("{}:probe:{random:016x}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_session_share_one_hash_tag() {
+        let keys = Keys::new("ss").session(&SessionId::parse("chat-1").expect("an id"));
+        for key in keys.all() {
+            assert!(key.starts_with("ss:{default:chat-1}:"), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_meta_key_names_its_session() {
+        let keys = Keys::new("ss");
+        let session = SessionId::from_digest_text("abc");
+        assert_eq!(keys.session_of_meta(&keys.session(&session).meta), Some(session));
+        assert_eq!(keys.session_of_meta("ss:{other:abc}:meta"), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! Instances: who is alive, what each drives, and who has died. All times are the server's.
+
+use std::time::Duration;
+
+use redis::Cmd;
+
+use super::RedisLog;
+use super::supervisor::Lane;
+use crate::log::{DeadInstance, Renewal, Unavailable};
+use crate::session::{InstanceId, RunId, SessionId};
+
+/// What is kept of an instance outlives its sessions by this.
+const MARGIN: Duration = Duration::from_secs(60);
+
+impl RedisLog {
+    pub(super) async fn do_enlist(
+        &self,
+        instance: &InstanceId,
+        session: &SessionId,
+        run: &RunId,
+    ) -> Result<bool, Unavailable> {
+        let lua = &self.supervisor.scripts().enlist;
+        let mut command = lua.call(&self.instance_keys(instance).each_ref().map(String::as_str), (3, 256));
+        command.arg(instance.as_str()).arg(member(session, run)).arg(self.keep_ms());
+        let listed: u8 = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
+            .await?;
+        Ok(listed == 1)
+    }
+
+    pub(super) async fn do_unlist(
+        &self,
+        instance: &InstanceId,
+        session: &SessionId,
+        run: &RunId,
+    ) -> Result<(), Unavailable> {
+        let command = Cmd::new().arg("SREM").arg(self.keys.runs(instance)).arg(member(session, run)).take();
+        self.supervisor
+            .call(Lane::Writes, |mut connection, _| async move { command.exec_async(&mut connection).await })
+            .await
+    }
+
+    pub(super) async fn do_renew(&self, instance: &InstanceId, lease: Duration) -> Result<Renewal, Unavailable> {
+        let lua = &self.supervisor.scripts().renew;
+        let mut command = lua.call(&self.instance_keys(instance).each_ref().map(String::as_str), (3, 256));
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1);
+        command.arg(instance.as_str()).arg(lease_ms).arg(self.keep_ms().max(lease_ms));
+        let alive: u8 = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
+            .await?;
+        Ok(if alive == 1 { Renewal::Alive } else { Renewal::Dead })
+    }
+
+    pub(super) async fn do_resign(&self, instance: &InstanceId) -> Result<(), Unavailable> {
+        let lua = &self.supervisor.scripts().resign;
+        let mut command = lua.call(&self.instance_keys(instance).each_ref().map(String::as_str), (2, 256));
+        command.arg(instance.as_str()).arg(self.keep_ms());
+        self.supervisor
+            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
+            .await
+    }
+
+    pub(super) async fn do_sweep(&self, by: &InstanceId) -> Result<Vec<DeadInstance>, Unavailable> {
+        let all = self.keys.all_instances();
+        let members = Cmd::new().arg("ZRANGE").arg(&all).arg(0).arg(-1).take();
+        let members: Vec<String> = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { members.query_async(&mut connection).await })
+            .await?;
+        let others: Vec<InstanceId> =
+            members.iter().filter_map(|id| InstanceId::from_store(id).ok()).filter(|id| id != by).collect();
+        if others.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut keys = vec![all, self.keys.alive(by)];
+        for other in &others {
+            keys.push(self.keys.alive(other));
+            keys.push(self.keys.runs(other));
+        }
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let lua = &self.supervisor.scripts().sweep;
+        let mut command = lua.call(&keys, (others.len() + 1, 64 * others.len()));
+        command.arg(self.keep_ms());
+        for other in &others {
+            command.arg(other.as_str());
+        }
+        let dead: Vec<Vec<String>> = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
+            .await?;
+        Ok(dead.iter().filter_map(|row| dead_instance(row)).collect())
+    }
+
+    fn instance_keys(&self, instance: &InstanceId) -> [String; 3] {
+        [self.keys.alive(instance), self.keys.runs(instance), self.keys.all_instances()]
+    }
+
+    fn keep_ms(&self) -> u64 {
+        u64::try_from((self.options.retention.ttl + MARGIN).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn member(session: &SessionId, run: &RunId) -> String {
+    format!("{session} {run}")
+}
+
+fn dead_instance(row: &[String]) -> Option<DeadInstance> {
+    let (id, members) = row.split_first()?;
+    let runs = members.iter().filter_map(|member| {
+        let (session, run) = member.split_once(' ')?;
+        Some((SessionId::from_store(session).ok()?, RunId::from_store(run).ok()?))
+    });
+    Some(DeadInstance { instance: InstanceId::from_store(id).ok()?, runs: runs.collect() })
+}

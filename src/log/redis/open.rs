@@ -1,0 +1,80 @@
+//! Opening a run, and finding a run again.
+
+use redis::Cmd;
+
+use super::RedisLog;
+use super::append::{closed, offset};
+use super::fields::{Batch, RunField, word};
+use super::supervisor::Lane;
+use crate::log::{OpenRun, Opened, RunInfo, Unavailable};
+use crate::session::{RunId, SessionId};
+
+impl RedisLog {
+    pub(super) async fn do_open_run(&self, open: OpenRun) -> Result<Opened, Unavailable> {
+        let OpenRun { session, run, owner, nonce, records } = open;
+        debug_assert!(!records.is_empty(), "a run has a started entry");
+        let keys = self.keys.session(&session);
+        let batch = Batch::of(&records, self.options.push_payload_limit);
+        let lua = &self.supervisor.scripts().open;
+        let answer: Vec<String> = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, identity| {
+                // Before the run is visible, its session can be found. Two keys of two slots: two
+                // requests, sent one behind the other on one connection.
+                let find = self.set_with_ttl(self.keys.run(&run), session.as_str());
+                let mut command = lua.call(&keys.all(), batch.weight());
+                self.add_bounds(&mut command, &identity);
+                command.arg(run.as_str()).arg(owner.as_str()).arg(word(&nonce));
+                batch.add_to(&mut command, &records);
+                let mut also = connection.clone();
+                async move {
+                    let (found, opened) = tokio::join!(find.exec_async(&mut also), lua.send(&command, &mut connection));
+                    found.and(opened)
+                }
+            })
+            .await?;
+        let answer: Vec<&str> = answer.iter().map(String::as_str).collect();
+        match answer[..] {
+            ["stored", first, last, prev, published] => {
+                self.stored(&session, &keys, prev, offset(first)?, published, records, 0)?;
+                Ok(Opened::Open { started: offset(last)? })
+            }
+            ["opened", started] => Ok(Opened::Open { started: offset(started)? }),
+            ["fenced"] => Ok(Opened::Fenced),
+            ref other => Ok(Opened::Closed(closed(other)?)),
+        }
+    }
+
+    pub(super) async fn do_run(&self, session: &SessionId, run: &RunId) -> Result<Option<RunInfo>, Unavailable> {
+        let keys = self.keys.session(session);
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("TIME");
+        pipeline.cmd("HMGET").arg(&keys.meta).arg("expires").arg(format!("run:{run}"));
+        let ((seconds, micros), [expires, field]) = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move {
+                pipeline.query_async::<((u64, u64), [Option<String>; 2])>(&mut connection).await
+            })
+            .await?;
+        let now_ms = seconds * 1000 + micros / 1000;
+        let live = expires.and_then(|at| at.parse::<u64>().ok()).is_some_and(|at| now_ms < at);
+        let info = field.filter(|_| live).as_deref().and_then(RunField::parse);
+        Ok(info.map(|RunField { owner, started, ended }| RunInfo { run: run.clone(), owner, started, ended }))
+    }
+
+    pub(super) async fn do_session_of(&self, run: &RunId) -> Result<Option<SessionId>, Unavailable> {
+        let command = Cmd::new().arg("GET").arg(self.keys.run(run)).take();
+        let session: Option<String> = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { command.query_async(&mut connection).await })
+            .await?;
+        let Some(session) = session.and_then(|session| SessionId::from_store(&session).ok()) else { return Ok(None) };
+        // The name may outlive the run: its session may be erased, or may never have been opened.
+        Ok(self.do_run(&session, run).await?.map(|_| session))
+    }
+
+    /// `SET key value` for as long as a session is kept.
+    pub(super) fn set_with_ttl(&self, key: String, value: &str) -> Cmd {
+        Cmd::new().arg("SET").arg(key).arg(value).arg("PX").arg(self.ttl_ms()).take()
+    }
+}

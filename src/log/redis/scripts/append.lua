@@ -1,0 +1,124 @@
+-- Appends records of one writer.
+--
+-- ARGV: 5 'run' | 'producer', 6 writer id, 7 fence counter | epoch, 8 nonce ('' producer), 9 number
+-- of the first record, 10 newest offset that the caller knows ('' none), 11 the run's terminal if
+-- the last record is one ('' none), 12 counts, 13 lens, 14 bytes, 15… fields.
+-- Answers: stored first last prev published cancel skipped | duplicate last cancel | gap expected |
+-- fenced | terminal offset state | erased | expired | unknown | rolled_back tail n
+
+local role, id, generation, nonce = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local first_n, seen, terminal = tonumber(ARGV[9]), ARGV[10], ARGV[11]
+local batch = { counts = ARGV[12], lens = ARGV[13], bytes = tonumber(ARGV[14]), base = 15, skip = 0 }
+local count = #batch.counts
+local field = role .. ':' .. id
+local knows = seen ~= '' and seen ~= ZERO
+local adopt = false
+
+local s, expired_meta = load(field)
+if not s then
+  local tomb = tombstone()
+  if tomb and tomb.state == 'erased' then return { 'erased' } end
+  if redis.call('EXISTS', LOG) == 1 then
+    s = rebuild(field)
+  elseif tomb and now >= tomb.expires then
+    if role == 'run' or first_n > 1 then return { 'expired' } end
+    s = create(tomb.last, tomb.last, field, expired_meta)
+  elseif tomb and (tomb.srv == SRV or SRV == '') then
+    -- Evicted: the same server still knows where the log stood. The writer goes on.
+    s = create(tomb.last, nil, field, expired_meta)
+    adopt = true
+  elseif tomb then
+    if role == 'run' or knows then return { 'rolled_back', ZERO, '0' } end
+    s = create(tomb.last, nil, field, expired_meta)
+  elseif knows then
+    return { 'rolled_back', ZERO, '0' }
+  elseif role == 'run' then
+    return { 'unknown' }
+  else
+    s = create(ZERO, nil, field, expired_meta)
+  end
+end
+
+local set = {}
+if role == 'run' then
+  local run = s.writer and parse_run(s.writer)
+  if not run then
+    if adopt then
+      run = { state = 'active', counter = generation, nonce = nonce, n = first_n - 1, owner = '-', started = ZERO,
+        last = s.last, ended = '-', cancel = '0' }
+    elseif lost(s, seen) then
+      return { 'rolled_back', s.last, '0' }
+    else
+      return { 'unknown' }
+    end
+  end
+  if run.state == 'never' then return { 'unknown' } end
+  if run.counter == '0' then
+    run.counter, run.nonce, run.n = generation, nonce, first_n - 1
+  end
+  local own = run.counter == generation and run.nonce == nonce
+  batch.skip = math.max(0, run.n - first_n + 1)
+  if batch.skip >= count and (own or tonumber(generation) < tonumber(run.counter)) then
+    return { 'duplicate', run.last, run.cancel }
+  end
+  if not own then return { 'fenced' } end
+  if run.state ~= 'active' then return { 'terminal', run.ended, run.state } end
+  -- A store that went back in time lacks entries of this writer, too: say the cause, not the gap.
+  if lost(s, seen) then return { 'rolled_back', s.last, text(run.n) } end
+  if first_n > run.n + 1 then return { 'gap', text(run.n + 1) } end
+  run.n = first_n + count - 1
+  if terminal ~= '' then
+    -- The terminal is not counted: who sends it again shall hear which terminal won, not that some
+    -- entry of this number is stored.
+    run.n, run.state = run.n - 1, terminal
+  end
+  local first, last, prev, published = write(s, batch, field, function(_, last)
+    run.last = last
+    if terminal ~= '' then run.ended = last end
+    return format_run(run)
+  end, set)
+  if terminal ~= '' then
+    redis.call('HDEL', ACTIVE, id)
+  elseif adopt then
+    redis.call('HSET', ACTIVE, id, run.started .. ' ' .. run.owner)
+    redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
+  end
+  return { 'stored', first, last, prev, published, run.cancel, text(batch.skip) }
+end
+
+-- A producer: field `epoch n last`.
+local epoch, n, own_last = generation, 0, ZERO
+if s.writer then
+  local stored_epoch, stored_n, stored_last = string.match(s.writer, '^(%S+) (%S+) (%S+)$')
+  if tonumber(generation) < tonumber(stored_epoch) then return { 'fenced' } end
+  if generation == stored_epoch then n, own_last = tonumber(stored_n), stored_last end
+elseif adopt then
+  n = first_n - 1
+end
+batch.skip = math.max(0, n - first_n + 1)
+if batch.skip >= count then return { 'duplicate', own_last, '0' } end
+if lost(s, seen) then return { 'rolled_back', s.last, text(n) } end
+if first_n > n + 1 then return { 'gap', text(n + 1) } end
+if not s.writer then
+  -- At most 1,000 producers are remembered; beyond it the hundred that were silent longest go.
+  local known = s.fresh and 0 or tonumber(redis.call('HGET', META, 'producers') or '0')
+  if known >= 1000 then
+    local all, producers = redis.call('HGETALL', META), {}
+    for i = 1, #all, 2 do
+      if string.sub(all[i], 1, 9) == 'producer:' then
+        local _, seq = halves(string.match(all[i + 1], '(%S+)$'))
+        producers[#producers + 1] = { field = all[i], seq = seq }
+      end
+    end
+    table.sort(producers, function(a, b) return a.seq < b.seq end)
+    for i = 1, 100 do set[#set + 1] = producers[i].field end
+    redis.call('HSET', META, 'producers', text(#producers - 100))
+    redis.call('HDEL', META, unpack(set))
+    set, known = {}, #producers - 100
+  end
+  set = { 'producers', text(known + 1) }
+end
+local first, last, prev, published = write(s, batch, field, function(_, last)
+  return epoch .. ' ' .. text(first_n + count - 1) .. ' ' .. last
+end, set)
+return { 'stored', first, last, prev, published, '0', text(batch.skip) }

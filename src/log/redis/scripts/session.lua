@@ -1,0 +1,290 @@
+-- The prelude of every script that touches a session. Each script is this file and its own.
+--
+-- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel (one slot).
+-- ARGV: 1 identity of the server that the caller is connected to ('' unknown), 2 ttl in ms,
+--       3 max_entries, 4 max_bytes. A script's own arguments follow.
+-- Rules: nothing is written before an answer is certain; the first write is one that Redis refuses
+-- when it is full; numbers leave as %.0f, because Lua would write large ones as 1.7e+12.
+
+local LOG, META, ACTIVE, TOMB, CHANNEL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local SRV, TTL = ARGV[1], tonumber(ARGV[2])
+local LAYOUT = '1'
+local TOMB_MS = 30 * 24 * 3600 * 1000 -- how long a tombstone outlives its session
+local META_MS = 60 * 1000             -- meta outlives the log, so that a log without meta is a fault
+local ZERO = '0-0'
+local TERMINALS = { completed = true, failed = true, cancelled = true, interrupted = true }
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function text(number) return string.format('%.0f', number) end
+local function join(ms, seq) return string.format('%.0f-%.0f', ms, seq) end
+local function halves(offset)
+  local ms, seq = string.match(offset, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+-- What an entry counts: the bytes of its texts, without `kind` (Record::size in Rust).
+local function size_of(fields)
+  local bytes = 0
+  for i = 1, #fields, 2 do
+    if fields[i] ~= 'kind' then bytes = bytes + #fields[i + 1] end
+  end
+  return bytes
+end
+
+local function field_of(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+end
+
+-- Calls `visit(id, fields)` for the entries of the log in order, until it returns true.
+local function scan(visit)
+  local from = '-'
+  while true do
+    local page = redis.call('XRANGE', LOG, from, '+', 'COUNT', 32)
+    for _, entry in ipairs(page) do
+      if visit(entry[1], entry[2]) then return end
+      from = '(' .. entry[1]
+    end
+    if #page < 32 then return end
+  end
+end
+
+-- A run as its meta field has it. `counter` '0': the fence is not known (meta was rebuilt).
+local function parse_run(value)
+  local state, counter, nonce, n, owner, started, last, ended, cancel =
+    string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return { state = state, counter = counter, nonce = nonce, n = tonumber(n), owner = owner,
+    started = started, last = last, ended = ended, cancel = cancel }
+end
+
+local function format_run(r)
+  return table.concat({ r.state, r.counter, r.nonce, text(r.n), r.owner, r.started, r.last, r.ended, r.cancel }, ' ')
+end
+
+-- The tombstone, or nil: state 'live' or 'erased', the last offset, and for a live session when it
+-- expires and on which server it was written.
+local function tombstone()
+  local value = redis.call('GET', TOMB)
+  if not value then return nil end
+  local state, last, expires, srv = string.match(value, '^(%S+) (%S+) ?(%S*) ?(%S*)$')
+  return { state = state, last = last, expires = tonumber(expires), srv = srv }
+end
+
+-- Entries and meta do not agree: somebody else trimmed, evicted or wrote. Count again, and adopt
+-- the larger of both last offsets.
+local function recount(s)
+  local entries, bytes, first, last = 0, 0, nil, nil
+  scan(function(id, fields)
+    entries, bytes, first, last = entries + 1, bytes + size_of(fields), first or id, id
+  end)
+  s.entries, s.bytes = entries, bytes
+  if not first then
+    s.trimmed = s.last
+  else
+    local last_ms, last_seq = halves(last)
+    local known_ms, known_seq = halves(s.last)
+    if last_ms > known_ms or (last_ms == known_ms and last_seq > known_seq) then s.last = last end
+    local first_ms, first_seq = halves(first)
+    local _, trimmed_seq = halves(s.trimmed)
+    if first_seq > trimmed_seq + 1 then s.trimmed = join(first_ms, first_seq - 1) end
+  end
+  s.recounted = true
+end
+
+-- The session with the writer's field, or nil where meta does not have it (any more).
+local function load(writer)
+  local m = redis.call('HMGET', META, 'v', 'created', 'last', 'srv', 'entries', 'bytes', 'trimmed', 'expires', writer)
+  if m[1] and m[1] ~= LAYOUT then
+    error('the session has layout ' .. m[1] .. ', this version writes ' .. LAYOUT .. ': upgrade this instance', 0)
+  end
+  if not m[2] then return nil end
+  if now >= tonumber(m[8]) then return nil, true end
+  local s = { created = m[2], last = m[3], srv = m[4], entries = tonumber(m[5]), bytes = tonumber(m[6]),
+    trimmed = m[7], expires = tonumber(m[8]), writer = m[9] or nil, before = m }
+  if redis.call('XLEN', LOG) ~= s.entries then recount(s) end
+  return s
+end
+
+-- A session that begins (again) after `last`; `expired`: the last offset of a life that expired.
+-- Written by the first `write`. A marker "never started" may stand in a meta that is no session.
+local function create(last, expired, writer, expired_meta)
+  local marker = writer and not expired_meta and redis.call('HGET', META, writer)
+  return { created = text(now), last = last, srv = SRV, entries = 0, bytes = 0, trimmed = last,
+    expires = 0, expired = expired, fresh = true, writer = marker or nil, expired_meta = expired_meta }
+end
+
+-- The log is there and meta is not: meta is rebuilt from the log. Fences and counts of writers are
+-- lost; a run's owner brings its own along with its next append.
+local function rebuild(writer)
+  local s = create(ZERO)
+  local runs = {}
+  scan(function(id, fields)
+    local run = field_of(fields, 'run')
+    if s.entries == 0 then s.created = string.match(id, '^%d+') end
+    s.entries, s.bytes = s.entries + 1, s.bytes + size_of(fields)
+    if s.entries == 1 then
+      local ms, seq = halves(id)
+      if seq > 1 then s.trimmed = join(ms, seq - 1) end
+    end
+    s.last = id
+    if run then
+      local r = runs[run] or { state = 'active', counter = '0', nonce = '-', n = 0, owner = '-', started = id,
+        ended = '-', cancel = '0' }
+      r.last = id
+      if field_of(fields, 'kind') == 'run' then
+        local event = field_of(fields, 'event')
+        if event == 'started' then r.started = id end
+        if TERMINALS[event] then r.state, r.ended = event, id end
+      end
+      runs[run] = r
+    end
+  end)
+  s.expires = now + TTL
+  local set = { 'v', LAYOUT, 'created', s.created, 'last', s.last, 'srv', SRV, 'entries', text(s.entries),
+    'bytes', text(s.bytes), 'trimmed', s.trimmed, 'expires', text(s.expires) }
+  redis.call('HSET', META, unpack(set))
+  for run, r in pairs(runs) do
+    redis.call('HSET', META, 'run:' .. run, format_run(r))
+    if r.state == 'active' then redis.call('HSET', ACTIVE, run, r.started .. ' ' .. r.owner) end
+  end
+  redis.call('PEXPIREAT', LOG, text(s.expires))
+  redis.call('PEXPIREAT', META, text(s.expires + META_MS))
+  redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
+  return load(writer)
+end
+
+-- Whether the log lost the entry `seen`. What lies at or before the last trimmed entry, in both
+-- halves, was trimmed, not lost.
+local function lost(s, seen)
+  if seen == '' or seen == ZERO or seen == s.last then return false end
+  local ms, seq = halves(seen)
+  local trimmed_ms, trimmed_seq = halves(s.trimmed)
+  if ms <= trimmed_ms and seq <= trimmed_seq then return false end
+  return #redis.call('XRANGE', LOG, seen, seen, 'COUNT', 1) == 0
+end
+
+-- Removes the oldest entries until the bounds hold, and the runs that ended among them. It goes a
+-- little below the bounds, so that not every append trims. The newest entry always stays.
+local function trim(s)
+  local max_entries, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+  if s.entries <= max_entries and s.bytes <= max_bytes then return end
+  local keep_entries = max_entries - math.min(256, math.floor(max_entries / 256))
+  local keep_bytes = max_bytes - math.min(1048576, math.floor(max_bytes / 64))
+  local kept
+  local ended = {}
+  scan(function(id, fields)
+    if (s.entries <= keep_entries and s.bytes <= keep_bytes) or s.entries == 1 then
+      kept = id
+      return true
+    end
+    s.entries, s.bytes, s.trimmed = s.entries - 1, s.bytes - size_of(fields), id
+    if field_of(fields, 'kind') == 'run' and TERMINALS[field_of(fields, 'event')] then
+      ended[#ended + 1] = 'run:' .. field_of(fields, 'run')
+    end
+  end)
+  if not kept then return end
+  redis.call('XTRIM', LOG, 'MINID', '=', kept)
+  redis.call('HSET', META, 'entries', text(s.entries), 'bytes', text(s.bytes), 'trimmed', s.trimmed)
+  for _, field in ipairs(ended) do redis.call('HDEL', META, field) end
+end
+
+-- Appends `batch` and answers its first and last offset, and whether it was published.
+--
+-- batch: base (index in ARGV of the first field of the first record), counts (one character per
+-- record: its number of strings), lens (their lengths for the push; '' too large to push),
+-- bytes, skip (how many records are stored already).
+-- writer: name of the writer's meta field; value(first, last): its new content; set: more fields.
+local function write(s, batch, writer, value, set)
+  local count = #batch.counts
+  local base = batch.base
+  for i = 1, batch.skip do
+    local strings = string.byte(batch.counts, i)
+    for j = base + 1, base + strings - 1, 2 do
+      if ARGV[j - 1] ~= 'kind' then batch.bytes = batch.bytes - #ARGV[j] end
+    end
+    base = base + strings
+  end
+  local prev = s.last
+  local prev_ms, prev_seq = halves(prev)
+  local ms = math.max(now, prev_ms)
+  local first, last = join(ms, prev_seq + 1), join(ms, prev_seq + count - batch.skip)
+
+  local renew = s.fresh or s.expires - now < TTL / 2
+  if renew then
+    s.expires = now + TTL
+    set[#set + 1] = 'expires'
+    set[#set + 1] = text(s.expires)
+  end
+  if s.fresh then
+    if s.expired_meta then
+      redis.call('HSET', META, 'v', LAYOUT) -- refused when Redis is full, unlike the DEL
+      redis.call('DEL', META, ACTIVE)
+    end
+    for _, pair in ipairs({ 'v', LAYOUT, 'created', s.created, 'trimmed', s.trimmed, 'srv', SRV }) do
+      set[#set + 1] = pair
+    end
+    if s.expired then
+      set[#set + 1] = 'expired'
+      set[#set + 1] = s.expired
+    end
+  elseif SRV ~= '' and s.srv ~= SRV then
+    -- Another server than the one that wrote last: what was written there after this tail, if
+    -- anything, is a branch that readers must leave.
+    local forks = {}
+    for fork in string.gmatch(redis.call('HGET', META, 'forks') or '', '%S+') do forks[#forks + 1] = fork end
+    forks[#forks + 1] = prev .. '@' .. text(now)
+    set[#set + 1] = 'forks'
+    set[#set + 1] = table.concat(forks, ' ', math.max(1, #forks - 15))
+    set[#set + 1] = 'srv'
+    set[#set + 1] = SRV
+    s.srv = SRV
+  end
+  if s.recounted then
+    set[#set + 1] = 'trimmed'
+    set[#set + 1] = s.trimmed
+  end
+
+  local entries, bytes = s.entries, s.bytes
+  s.last, s.entries, s.bytes = last, s.entries + count - batch.skip, s.bytes + batch.bytes
+  redis.call('HSET', META, 'last', last, 'entries', text(s.entries), 'bytes', text(s.bytes),
+    writer, value(first, last), unpack(set))
+  local seq = prev_seq
+  for i = batch.skip + 1, count do
+    local strings = string.byte(batch.counts, i)
+    seq = seq + 1
+    local added = redis.pcall('XADD', LOG, join(ms, seq), unpack(ARGV, base, base + strings - 1))
+    if type(added) == 'table' and added.err then
+      -- Only something that is not ours in the stream, or a user who may not XADD, leads here.
+      -- The entries are not stored, so meta must not say that they are.
+      if s.fresh then
+        redis.call('DEL', META)
+      else
+        redis.call('HSET', META, 'last', prev, 'entries', text(entries), 'bytes', text(bytes))
+        if s.writer then redis.call('HSET', META, writer, s.writer) else redis.call('HDEL', META, writer) end
+      end
+      error(added.err, 0)
+    end
+    base = base + strings
+  end
+
+  if renew or entries == 0 then
+    redis.call('PEXPIREAT', LOG, text(s.expires))
+    redis.call('PEXPIREAT', META, text(s.expires + META_MS))
+    redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
+  end
+  redis.call('SET', TOMB, 'live ' .. last .. ' ' .. text(s.expires) .. ' ' .. s.srv, 'PXAT', text(s.expires + TOMB_MS))
+
+  local message
+  if batch.skip == 0 and batch.lens ~= '' then
+    message = 'entries ' .. prev .. ' ' .. first .. '\n' .. batch.lens .. '\n' .. table.concat(ARGV, '', batch.base, base - 1)
+  else
+    message = 'ids ' .. prev .. ' ' .. first .. ' ' .. last
+  end
+  local published = redis.pcall('PUBLISH', CHANNEL, message)
+  trim(s)
+  return first, last, prev, type(published) == 'table' and '0' or '1'
+end
+

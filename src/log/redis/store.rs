@@ -1,0 +1,181 @@
+//! [`RedisLog`]: the contract's operations, each of which stands in its own file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::follow::Followers;
+use super::keys::Keys;
+use super::listener::Listener;
+use super::options::{RedisOptions, RefusedStore};
+use super::read::Sizes;
+use super::supervisor::{State, Supervisor};
+use crate::log::{
+    Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Place, Read,
+    Renewal, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
+};
+use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
+
+/// The log on a Redis server.
+pub struct RedisLog {
+    pub(super) options: RedisOptions,
+    pub(super) keys: Keys,
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) followers: Arc<Followers>,
+    pub(super) sizes: Sizes,
+    unpublished: AtomicU64,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+impl RedisLog {
+    /// Connects. A server that is merely unreachable gives a log whose health is `Down` and that
+    /// goes on trying.
+    ///
+    /// # Errors
+    /// Something must be changed: the options, or the server.
+    pub async fn connect(options: RedisOptions) -> Result<Arc<RedisLog>, RefusedStore> {
+        let target = options.target()?;
+        let keys = Keys::new(&options.key_prefix);
+        let stop = CancellationToken::new();
+        let supervisor = Supervisor::start(target, options.deadline, stop.clone()).await?;
+        let followers = Arc::new(Followers::default());
+        Listener::start(supervisor.clone(), followers.clone(), &keys, stop.clone());
+        Ok(Arc::new(RedisLog {
+            options,
+            keys,
+            supervisor,
+            followers,
+            sizes: Sizes::default(),
+            unpublished: AtomicU64::new(0),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        }))
+    }
+
+    /// What the operator should know of the server: eviction, persistence. Known while it is up.
+    pub fn warnings(&self) -> Vec<String> {
+        self.supervisor.warnings()
+    }
+
+    /// How many appends were stored and not pushed, because the server refused the publication.
+    pub fn unpublished_appends(&self) -> u64 {
+        self.unpublished.load(Ordering::Relaxed)
+    }
+
+    /// The retention's ttl in milliseconds.
+    pub(super) fn ttl_ms(&self) -> u64 {
+        u64::try_from(self.options.retention.ttl.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Counts an append that was stored and not pushed.
+    pub(super) fn unpublished(&self, session: &SessionId) {
+        if self.unpublished.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(%session, "Redis stored an append and refused to publish it; other instances see it late");
+        }
+    }
+
+    async fn do_follow(&self, session: &SessionId) -> Result<Following, Unavailable> {
+        if let State::Down(reason) = &*self.supervisor.state().borrow() {
+            return Err(Unavailable::new(&**reason));
+        }
+        let (following, mut subscribed) = self.followers.add(self.keys.channel(session));
+        match tokio::time::timeout(self.options.deadline, subscribed.wait_for(|subscribed| *subscribed)).await {
+            Ok(Ok(_)) => Ok(following),
+            Ok(Err(_)) => Err(Unavailable::new("closed")),
+            Err(_) => Err(Unavailable::new("the subscription was not confirmed in time")),
+        }
+    }
+}
+
+impl Log for RedisLog {
+    fn open_run(&self, open: OpenRun) -> Answer<'_, Opened> {
+        self.do_open_run(open).boxed()
+    }
+
+    fn append(&self, append: Append) -> Answer<'_, Appended> {
+        self.do_append(append).boxed()
+    }
+
+    fn takeover(&self, takeover: Takeover) -> Answer<'_, TakenOver> {
+        self.do_takeover(takeover).boxed()
+    }
+
+    fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read> {
+        self.do_read(session, after, limits).boxed()
+    }
+
+    fn locate<'a>(&'a self, session: &'a SessionId, place: Place) -> Answer<'a, Option<Offset>> {
+        self.do_locate(session, place).boxed()
+    }
+
+    fn follow<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Following> {
+        self.do_follow(session).boxed()
+    }
+
+    fn bounds<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Bounds> {
+        self.do_bounds(session).boxed()
+    }
+
+    fn entry<'a>(&'a self, session: &'a SessionId, offset: Offset) -> Answer<'a, Option<Arc<Entry>>> {
+        self.do_entry(session, offset).boxed()
+    }
+
+    fn run<'a>(&'a self, session: &'a SessionId, run: &'a RunId) -> Answer<'a, Option<RunInfo>> {
+        self.do_run(session, run).boxed()
+    }
+
+    fn session_of<'a>(&'a self, run: &'a RunId) -> Answer<'a, Option<SessionId>> {
+        self.do_session_of(run).boxed()
+    }
+
+    fn sessions(&self, limit: usize) -> Answer<'_, Vec<SessionRow>> {
+        self.do_sessions(limit).boxed()
+    }
+
+    fn erase<'a>(&'a self, session: &'a SessionId) -> Answer<'a, bool> {
+        self.do_erase(session).boxed()
+    }
+
+    fn claim<'a>(&'a self, key: &'a str, value: ByteString) -> Answer<'a, Claim> {
+        self.do_claim(key, value).boxed()
+    }
+
+    fn enlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
+        self.do_enlist(instance, session, run).boxed()
+    }
+
+    fn unlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, ()> {
+        self.do_unlist(instance, session, run).boxed()
+    }
+
+    fn renew<'a>(&'a self, instance: &'a InstanceId, lease: Duration) -> Answer<'a, Renewal> {
+        self.do_renew(instance, lease).boxed()
+    }
+
+    fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()> {
+        self.do_resign(instance).boxed()
+    }
+
+    fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {
+        self.do_sweep(by).boxed()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.supervisor.health()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async {
+            self.stop.cancel();
+            self.followers.close();
+        }
+        .boxed()
+    }
+}

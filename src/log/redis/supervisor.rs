@@ -1,0 +1,335 @@
+//! Keeps the connections to the server, and knows at any moment whether there are any.
+//!
+//! A caller never waits for a connection: without one it fails at once, and no call takes longer
+//! than the deadline. A frozen server is noticed within 3 s, by a ping that is not answered while
+//! nothing else is, either. Must never: retry a call (the caller knows whether that is safe), or
+//! hold on to a connection after an error that another connection would not give.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::options::{Target, plain_reason};
+use super::scripts::Scripts;
+use super::server::{NoServer, Server, examine, judge};
+use crate::log::{StoreHealth, Unavailable};
+
+/// Time to connect, handshake and examination included.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How often the server is pinged.
+const PING_EVERY: Duration = Duration::from_millis(1000);
+/// How long an answer to a ping may take.
+const PING_DEADLINE: Duration = Duration::from_millis(1500);
+/// A connection that held so long was a good one: the next attempt comes at once.
+const STABLE: Duration = Duration::from_secs(5);
+/// Commands that wait to be written per connection; then callers wait, within their deadline.
+const QUEUE: usize = 1024;
+
+/// Which of the connections carries a call: large pages must not delay appends and leases.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Lane {
+    /// Appends, leases, everything small.
+    Writes,
+    /// Pages.
+    Pages,
+}
+
+/// The connections to one server, from one examination to their end.
+#[derive(Clone)]
+pub(super) struct Link {
+    /// Counts connections, from 1.
+    pub(super) generation: u64,
+    /// The server's identity; empty: not known.
+    pub(super) identity: Arc<str>,
+    writes: MultiplexedConnection,
+    pages: MultiplexedConnection,
+    vitals: Arc<Vitals>,
+}
+
+/// What is known of a link's health.
+#[derive(Default)]
+struct Vitals {
+    /// Milliseconds from `since` to the newest answer of any kind.
+    heard: AtomicU64,
+    /// Somebody had a reason to doubt the connection.
+    doubt: Notify,
+    /// Somebody had proof that it is of no use; the reason.
+    condemned: std::sync::Mutex<Option<String>>,
+    /// The link is given up: calls in flight end.
+    given_up: CancellationToken,
+}
+
+/// Up or down, as callers see it.
+#[derive(Clone)]
+pub(super) enum State {
+    Up(Link),
+    Down(Arc<str>),
+}
+
+/// See the module.
+pub(super) struct Supervisor {
+    target: Target,
+    scripts: Scripts,
+    deadline: Duration,
+    since: Instant,
+    state: watch::Sender<State>,
+    health: watch::Sender<StoreHealth>,
+    warnings: std::sync::Mutex<Vec<String>>,
+    generation: AtomicU64,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    /// Connects once, and goes on in the background. `Err`: somebody must change something.
+    pub(super) async fn start(
+        target: Target,
+        deadline: Duration,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, super::RefusedStore> {
+        let down = "not connected yet";
+        let supervisor = Arc::new(Supervisor {
+            target,
+            scripts: Scripts::new(),
+            deadline,
+            since: Instant::now(),
+            state: watch::Sender::new(State::Down(down.into())),
+            health: watch::Sender::new(StoreHealth::Down { reason: down.into() }),
+            warnings: std::sync::Mutex::default(),
+            generation: AtomicU64::new(0),
+            stop,
+        });
+        let first = match supervisor.establish().await {
+            Ok(link) => {
+                supervisor.up(&link);
+                Some(link)
+            }
+            Err(NoServer::Refused(refused)) => return Err(refused),
+            Err(NoServer::Away(reason)) => {
+                supervisor.down(&reason);
+                None
+            }
+        };
+        tokio::spawn(supervisor.clone().run(first));
+        Ok(supervisor)
+    }
+
+    /// The scripts.
+    pub(super) fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    /// Where the server is.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Up or down, now and as it changes.
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// The same for the rest of the program.
+    pub(super) fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.subscribe()
+    }
+
+    /// What the operator should know of the server.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default()
+    }
+
+    /// Sends one request, once. Whatever is not an answer is `Unavailable`.
+    pub(super) async fn call<T, F, R>(&self, lane: Lane, request: R) -> Result<T, Unavailable>
+    where
+        R: FnOnce(MultiplexedConnection, Arc<str>) -> F,
+        F: Future<Output = RedisResult<T>>,
+    {
+        let link = match &*self.state.borrow() {
+            State::Up(link) => link.clone(),
+            State::Down(reason) => return Err(Unavailable::new(&**reason)),
+        };
+        let connection = match lane {
+            Lane::Writes => link.writes.clone(),
+            Lane::Pages => link.pages.clone(),
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = tokio::time::timeout(self.deadline, request(connection, link.identity.clone())) => answer,
+            () = link.vitals.given_up.cancelled() => {
+                return Err(Unavailable::new(format!("{}: the connection was lost", self.target.address)));
+            }
+        };
+        match answer {
+            Ok(Ok(value)) => {
+                link.vitals.heard.store(self.elapsed(), Ordering::Relaxed);
+                Ok(value)
+            }
+            Ok(Err(error)) => Err(self.explain(&link, &error)),
+            Err(_) => {
+                link.vitals.doubt.notify_one();
+                let millis = self.deadline.as_millis();
+                Err(Unavailable::new(format!("{}: no answer within {millis} ms", self.target.address)))
+            }
+        }
+    }
+
+    fn explain(&self, link: &Link, error: &RedisError) -> Unavailable {
+        let detail = format!("{}: {}", self.target.address, plain_reason(error));
+        let useless = matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
+        ) || error.code() == Some("NOAUTH")
+            || error.is_unrecoverable_error();
+        if useless {
+            // Alive perhaps, but not what it was: a replica now, or gone.
+            if let Ok(mut condemned) = link.vitals.condemned.lock() {
+                condemned.get_or_insert_with(|| detail.clone());
+            }
+            link.vitals.doubt.notify_one();
+        } else {
+            link.vitals.heard.store(self.elapsed(), Ordering::Relaxed);
+        }
+        Unavailable::new(detail)
+    }
+
+    async fn run(self: Arc<Self>, first: Option<Link>) {
+        let mut next = first;
+        let mut backoff = Backoff::default();
+        loop {
+            let attempt = match next.take() {
+                Some(link) => Ok(link),
+                None => tokio::select! {
+                    attempt = self.establish() => attempt,
+                    () = self.stop.cancelled() => break,
+                },
+            };
+            match attempt {
+                Ok(link) => {
+                    self.up(&link);
+                    let began = Instant::now();
+                    let reason = tokio::select! {
+                        reason = self.watch(&link) => reason,
+                        () = self.stop.cancelled() => {
+                            link.vitals.given_up.cancel();
+                            break;
+                        }
+                    };
+                    self.down(&reason);
+                    link.vitals.given_up.cancel();
+                    if began.elapsed() >= STABLE {
+                        backoff = Backoff::default();
+                    }
+                }
+                Err(NoServer::Refused(refused)) => self.down(&refused.to_string()),
+                Err(NoServer::Away(reason)) => self.down(&reason),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                () = self.stop.cancelled() => break,
+            }
+        }
+        self.down("closed");
+    }
+
+    fn up(&self, link: &Link) {
+        let before = self.state.send_replace(State::Up(link.clone()));
+        if matches!(before, State::Down(_)) {
+            tracing::info!(address = %self.target.address, generation = link.generation, "connected to Redis");
+        }
+        self.health.send_if_modified(|health| {
+            let changed = *health != StoreHealth::Up;
+            *health = StoreHealth::Up;
+            changed
+        });
+    }
+
+    fn down(&self, reason: &str) {
+        let down = StoreHealth::Down { reason: reason.into() };
+        let changed = self.health.send_if_modified(|health| {
+            let changed = *health != down;
+            *health = down;
+            changed
+        });
+        if changed {
+            tracing::warn!(reason, "Redis is away; trying again in the background");
+        }
+        self.state.send_replace(State::Down(reason.into()));
+    }
+
+    /// Connects, examines the server, and loads the scripts.
+    async fn establish(&self) -> Result<Link, NoServer> {
+        match tokio::time::timeout(CONNECT, self.connect()).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let hint =
+                    if self.target.tls { " to a TLS handshake; a server without TLS needs redis://" } else { "" };
+                let seconds = CONNECT.as_secs();
+                Err(NoServer::Away(format!("{}: no answer within {seconds} s{hint}", self.target.address)))
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Link, NoServer> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE)
+            .set_write_backpressure_boundary(256 << 10);
+        let client = &self.target.commands;
+        let judged = |error: RedisError| judge(&error, &self.target);
+        let mut writes = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
+        let pages = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
+        let server = examine(&mut writes, &self.target).await?;
+        self.scripts.load(&mut writes).await.map_err(judged)?;
+        self.heed(&server);
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let vitals = Arc::new(Vitals::default());
+        Ok(Link { generation, identity: server.identity.into(), writes, pages, vitals })
+    }
+
+    fn heed(&self, server: &Server) {
+        let Ok(mut known) = self.warnings.lock() else { return };
+        for warning in server.warnings.iter().filter(|warning| !known.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        known.clone_from(&server.warnings);
+    }
+
+    /// Until the link is of no use; says why.
+    async fn watch(&self, link: &Link) -> String {
+        let address = &self.target.address;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(PING_EVERY) => {}
+                () = link.vitals.doubt.notified() => {}
+            }
+            if let Some(reason) = link.vitals.condemned.lock().ok().and_then(|mut condemned| condemned.take()) {
+                return reason;
+            }
+            let asked = self.elapsed();
+            let ping = async {
+                let ping = Cmd::new().arg("PING").take();
+                let (mut writes, mut pages) = (link.writes.clone(), link.pages.clone());
+                tokio::try_join!(ping.exec_async(&mut writes), ping.exec_async(&mut pages))
+            };
+            match tokio::time::timeout(PING_DEADLINE, ping).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return format!("{address}: {}", plain_reason(&error)),
+                // Slow, not frozen, where other answers came meanwhile.
+                Err(_) if link.vitals.heard.load(Ordering::Relaxed) > asked => {}
+                Err(_) => return format!("{address}: no answer to a ping within {} ms", PING_DEADLINE.as_millis()),
+            }
+        }
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

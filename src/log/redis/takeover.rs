@@ -1,0 +1,44 @@
+//! Ending a run whose owner is gone: fence and terminal in one script.
+
+use super::RedisLog;
+use super::append::{closed, offset};
+use super::fields::{unexpected, word};
+use super::supervisor::Lane;
+use crate::log::{Closed, TakenOver, Takeover, Unavailable};
+use crate::session::{Record, RunState, Terminal};
+
+impl RedisLog {
+    pub(super) async fn do_takeover(&self, takeover: Takeover) -> Result<TakenOver, Unavailable> {
+        let Takeover { session, run, nonce, details } = takeover;
+        let keys = self.keys.session(&session);
+        let lua = &self.supervisor.scripts().takeover;
+        let answer: Vec<String> = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, identity| {
+                let mut command = lua.call(&keys.all(), (8, details.len() + 512));
+                self.add_bounds(&mut command, &identity);
+                command.arg(run.as_str()).arg(word(&nonce)).arg(&*details).arg(self.options.push_payload_limit);
+                async move { lua.send(&command, &mut connection).await }
+            })
+            .await?;
+        let answer: Vec<&str> = answer.iter().map(String::as_str).collect();
+        match answer[..] {
+            ["stored", first, _, prev, published, state] => {
+                let (first, state) = (offset(first)?, terminal(state)?);
+                let record = Record::run_state(run, RunState::Ended(state), details);
+                self.stored(&session, &keys, prev, first, published, vec![record], 0)?;
+                Ok(TakenOver::Ended { offset: first, state })
+            }
+            ["ended", at, state] => Ok(TakenOver::Ended { offset: offset(at)?, state: terminal(state)? }),
+            ["never"] => Ok(TakenOver::NeverStarted),
+            ref other => Ok(match closed(other)? {
+                Closed::Terminal { offset, state } => TakenOver::AlreadyEnded { offset, state },
+                gone => TakenOver::Closed(gone),
+            }),
+        }
+    }
+}
+
+fn terminal(name: &str) -> Result<Terminal, Unavailable> {
+    Terminal::parse(name).ok_or_else(|| unexpected("the takeover script"))
+}

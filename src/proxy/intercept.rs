@@ -1,0 +1,288 @@
+//! The interceptor: forwards a request like the plain proxy, and where the answer is a stream that
+//! is recorded, hands its body to a run and the run's bytes to the caller.
+//!
+//! It decides by the *response*: clients do not say reliably that they want a stream. Whatever it
+//! does not record passes through untouched.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, request, response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::config::{Config, Ids, Intercept, Route};
+use crate::gateway::Gateway;
+use crate::gateway::run_stream::{self, RunStream, name_run};
+use crate::log::StoreHealth;
+use crate::proxy::identity::{self, Basis, Identity};
+use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, UpstreamBody, buffer, json_pointer, problem};
+use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
+use crate::server::{Body, BodyError, Peer, Problem};
+use crate::session::{Kind, Record, RunId, RunState};
+use crate::telemetry::{Fact, NotRecorded, RunStarted, SessionRuleSkipped, StreamNotRecorded};
+use crate::wire::Code;
+
+/// Says on an answer that it is not kept in a session.
+const DURABLE: HeaderName = HeaderName::from_static("sidestream-durable");
+
+/// By which a backend keeps one answer out of the log.
+const RECORD: HeaderName = HeaderName::from_static("sidestream-record");
+
+/// What a client has of a stream (WHATWG HTML §9.2.3).
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// By which a caller names the agent that answers.
+const SOURCE: HeaderName = HeaderName::from_static("sidestream-source");
+
+/// Routes of which it is said that their streams pass through.
+const SAID: usize = 64;
+
+/// The interceptor.
+pub struct Interceptor {
+    proxy: Passthrough,
+    runs: Arc<Runs>,
+    gateway: Arc<Gateway>,
+    intercept: Intercept,
+    routes: Vec<Route>,
+    unnamed: Route,
+    body_limit: u64,
+    /// Routes whose streams were passed through: each is said once.
+    said: Mutex<HashSet<String>>,
+}
+
+/// What is known of a request once its rules were applied.
+struct Candidate {
+    method: Method,
+    path: String,
+    identity: Identity,
+    input: Option<String>,
+    source: Option<String>,
+    tagging: Tagging,
+}
+
+impl Interceptor {
+    /// An interceptor in front of `proxy` that drives its runs in `runs`.
+    pub fn new(proxy: Passthrough, runs: Arc<Runs>, gateway: Arc<Gateway>, config: &Config) -> Self {
+        Interceptor {
+            proxy,
+            runs,
+            gateway,
+            intercept: config.intercept.clone(),
+            routes: config.routes.clone(),
+            unnamed: Route::unnamed(),
+            body_limit: config.server.identity_body_limit,
+            said: Mutex::default(),
+        }
+    }
+
+    /// Answers a request that is not for one of our own routes.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        if let Some(id) = resumed(request.headers()) {
+            return self.resume(id).await;
+        }
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
+        let upgrade = request.headers().contains_key(header::UPGRADE);
+        let kept_out = if upgrade { Some(NotRecorded::Method) } else { self.kept_out(route, &method, &path) };
+        let Some(reason) = kept_out else {
+            return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
+        };
+        let response = self.proxy.handle(request, peer).await;
+        match response.status().is_success() && is_event_stream(response.headers()) {
+            true => self.unrecorded(response, reason, &method, &path),
+            false => response,
+        }
+    }
+
+    /// Why streams of this request are not recorded, if they are not.
+    fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
+        if matches!(*method, Method::HEAD | Method::CONNECT) {
+            return Some(NotRecorded::Method);
+        }
+        if self.intercept == Intercept::Off {
+            return Some(NotRecorded::Intercept);
+        }
+        match (route.record, route.intercept, &self.intercept) {
+            (false, _, _) | (true, Some(false), _) => Some(NotRecorded::Route),
+            (true, Some(true), _) => None,
+            (true, None, Intercept::Only(patterns)) => {
+                let named = patterns.iter().any(|pattern| pattern.matches(method, path));
+                (!named).then_some(NotRecorded::Intercept)
+            }
+            (true, None, _) => (*method == Method::GET).then_some(NotRecorded::Method),
+        }
+    }
+
+    async fn record(&self, route: &Route, request: Request<Incoming>, peer: Peer) -> Result<Response<Body>, Problem> {
+        let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
+        let wants_body = identity::needs_body(&route.session) || route.input.is_some();
+        let (request, body) = match wants_body {
+            true => buffer(request, self.body_limit).await.map_err(|_| client_left())?,
+            false => (request, None),
+        };
+        let (head, request_body) = request.into_parts();
+        let candidate = Candidate::new(route, &head, body.as_ref())?;
+        drop(body);
+        if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
+            return Ok(answer);
+        }
+        let request = Request::from_parts(head, request_body);
+        let request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
+        let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
+        let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
+        if !head.status.is_success() || !is_event_stream(&head.headers) {
+            return Ok(self.proxy.respond(head, plain(body)));
+        }
+        let kept_out = head.headers.remove(RECORD).is_some_and(|value| value == "no");
+        if kept_out {
+            let response = self.proxy.respond(head, plain(body));
+            return Ok(self.unrecorded(response, NotRecorded::Upstream, &candidate.method, &candidate.path));
+        }
+        if *self.gateway.log.health().borrow() != StoreHealth::Up {
+            let response = self.proxy.respond(head, plain(body));
+            return Ok(self.unrecorded(response, NotRecorded::Store, &candidate.method, &candidate.path));
+        }
+        let codings = match Codings::of(&head.headers) {
+            Ok(codings) => codings,
+            Err(unknown) => {
+                tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
+                let response = self.proxy.respond(head, plain(body));
+                return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
+            }
+        };
+        // How long a silence may be is the run's business.
+        let body = body.without_idle_timeout();
+        let body = match codings.is_empty() {
+            true => plain(body),
+            false => {
+                head.headers.remove(header::CONTENT_ENCODING);
+                head.headers.remove(header::CONTENT_LENGTH);
+                Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
+            }
+        };
+        Ok(self.begin(route, candidate, head, body).await)
+    }
+
+    /// Begins the run and answers with its bytes.
+    async fn begin(&self, route: &Route, candidate: Candidate, head: response::Parts, body: Body) -> Response<Body> {
+        let named = candidate.identity.settle(&head.headers);
+        let run = RunId::from_random(crate::random::u128());
+        let source = candidate.source.map(bytestring::ByteString::from);
+        let started = Started::new(&candidate.method, &candidate.path, head.status, &head.headers);
+        let mut opening = Vec::new();
+        if let Some(said) = candidate.input {
+            let (event, id, source) = (None, None, None);
+            opening.push(Record { kind: Kind::Input, run: Some(run.clone()), source, event, id, data: said.into() });
+        }
+        let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
+        record.source.clone_from(&source);
+        opening.push(record);
+        let spec = RunSpec {
+            session: named.session.clone(),
+            run: run.clone(),
+            opening,
+            source,
+            ids: candidate.tagging,
+            stall: route.stall,
+            stall_limit: route.stall_limit,
+        };
+        RunStarted { session: &named.session, run: &run }.emit(&self.gateway.metrics);
+        let begun = self.runs.begin(spec, body).await;
+        let mut response = self.proxy.respond(head, begun.body.boxed_unsync());
+        let headers = response.headers_mut();
+        if candidate.tagging != Tagging::Off {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        name_run(headers, &named.session, &run, begun.started);
+        if named.basis == Basis::BodyTooLarge {
+            SessionRuleSkipped { limit: self.body_limit }.emit(&self.gateway.metrics);
+            headers.insert(HeaderName::from_static("sidestream-session-rule"), HeaderValue::from_static("none"));
+        }
+        expose(headers);
+        response
+    }
+
+    /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
+    async fn resume(&self, id: TaggedId) -> Response<Body> {
+        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true };
+        run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
+    }
+
+    /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
+    /// the session's newest run does not have is the upstream's business.
+    async fn resume_upstreams_own(
+        &self,
+        headers: &HeaderMap,
+        candidate: &Candidate,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        let id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
+        let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
+        let Some((run, offset)) = found else { return Ok(None) };
+        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false };
+        run_stream::serve(&self.gateway, wanted).await.map(Some)
+    }
+
+    /// A stream that is not recorded: the answer says so, and the log says once per route how to
+    /// change it.
+    fn unrecorded(&self, response: Response<Body>, reason: NotRecorded, method: &Method, path: &str) -> Response<Body> {
+        let route = format!("{method} {path}");
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        // Bounded: paths may hold ids, and a line per id says nothing new.
+        let first = said.len() < SAID && said.insert(route.clone());
+        drop(said);
+        StreamNotRecorded { reason, route: first.then_some(route.as_str()) }.emit(&self.gateway.metrics);
+        let mut response = response;
+        response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
+        response
+    }
+}
+
+impl Candidate {
+    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>) -> Result<Self, Problem> {
+        let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
+        let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok(Candidate {
+            method: head.method.clone(),
+            path: head.uri.path().to_owned(),
+            identity: identity::identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
+            input: route
+                .input
+                .as_deref()
+                .and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
+            source: source.filter(|name| name.len() <= 128),
+            tagging: match route.ids {
+                Ids::Off => Tagging::Off,
+                Ids::On => Tagging::On,
+                Ids::Auto if head.method == Method::GET && accepts_stream => Tagging::UnlessTheirs,
+                Ids::Auto => Tagging::Off,
+            },
+        })
+    }
+}
+
+/// The id of ours that a client sends back, if it sends one.
+fn resumed(headers: &HeaderMap) -> Option<TaggedId> {
+    TaggedId::parse(headers.get(LAST_EVENT_ID)?.to_str().ok()?)
+}
+
+/// Whether the media type is `text/event-stream`, whatever its parameters and case.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+/// Lets a page of another origin read our headers, where the upstream lets it read the answer.
+fn expose(headers: &mut HeaderMap) {
+    if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        let ours = HeaderValue::from_static("Sidestream-Session, Sidestream-Run, Sidestream-Offset");
+        headers.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, ours);
+    }
+}
+
+fn client_left() -> Problem {
+    Problem::new(Code::BadRequest, "the request's body broke off")
+}

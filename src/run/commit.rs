@@ -1,0 +1,80 @@
+//! One call to the log, repeated until the answer is definite. Any error means unknown, never
+//! failed, so the same call is sent again: the log recognises what it has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::log::{Append, Appended, Log, OpenRun, Opened, Unavailable};
+use crate::session::{InstanceId, Record, RunId, SessionId};
+use crate::telemetry::{AppendRetried, EventsAppended, Fact, Metrics};
+
+/// First and longest pause between attempts.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// A definite answer of the log to an owner.
+#[derive(Debug)]
+pub(super) enum Committed {
+    /// To the opening.
+    Opened(Opened),
+    /// To an append, with what had been sent.
+    Appended(Append, Appended),
+}
+
+/// Lists the run under its instance, then opens it. An instance that was declared dead opens
+/// nothing.
+pub(super) async fn open(log: Arc<dyn Log>, metrics: Metrics, instance: InstanceId, open: OpenRun) -> Committed {
+    let mut pauses = Pauses::new(&metrics, &open.session, &open.run);
+    loop {
+        match log.enlist(&instance, &open.session, &open.run).await {
+            Ok(true) => match log.open_run(open.clone()).await {
+                Ok(opened) => return Committed::Opened(opened),
+                Err(error) => pauses.wait(&error).await,
+            },
+            Ok(false) => return Committed::Opened(Opened::Fenced),
+            Err(error) => pauses.wait(&error).await,
+        }
+    }
+}
+
+/// Appends entries of `run`.
+pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, run: RunId, append: Append) -> Committed {
+    let began = Instant::now();
+    let mut pauses = Pauses::new(&metrics, &append.session, &run);
+    loop {
+        match log.append(append.clone()).await {
+            Ok(appended) => {
+                let (events, bytes) =
+                    (append.records.len() as u64, append.records.iter().map(Record::size).sum::<usize>());
+                let (session, bytes, took) = (&append.session, bytes as u64, began.elapsed());
+                EventsAppended { session, run: &run, events, bytes, took }.emit(&metrics);
+                return Committed::Appended(append, appended);
+            }
+            Err(error) => pauses.wait(&error).await,
+        }
+    }
+}
+
+/// The pauses between attempts of one call.
+struct Pauses<'a> {
+    metrics: &'a Metrics,
+    session: &'a SessionId,
+    run: &'a RunId,
+    tries: u32,
+    next: Duration,
+}
+
+impl<'a> Pauses<'a> {
+    fn new(metrics: &'a Metrics, session: &'a SessionId, run: &'a RunId) -> Self {
+        Pauses { metrics, session, run, tries: 1, next: BACKOFF.0 }
+    }
+
+    async fn wait(&mut self, error: &Unavailable) {
+        let (session, run, tries) = (self.session, self.run, self.tries);
+        AppendRetried { session, run, tries, detail: &error.detail }.emit(self.metrics);
+        sleep(self.next / 2 + crate::random::up_to(self.next)).await;
+        self.tries += 1;
+        self.next = (self.next * 2).min(BACKOFF.1);
+    }
+}

@@ -1,0 +1,23 @@
+//! Runs: the owner task that reads one upstream answer to its end, whoever is or is not connected,
+//! and appends it to the log. Durable before delivered: the direct caller's bytes are released
+//! when the log has acknowledged the events that they carry (the exception, a slow or absent
+//! store, is `owner`'s eager mode, and marks the run).
+//!
+//! A run never outlives its upstream answer, never has two terminals, and never waits for a
+//! reader.
+
+mod books;
+mod caller;
+mod commit;
+mod lease;
+mod owner;
+mod runs;
+mod started;
+mod tagged;
+
+pub use caller::CallerBody;
+pub use lease::{LEASE, keep_lease};
+pub use owner::{RunSpec, Tagging};
+pub use runs::{Begun, Runs, RunsSettings};
+pub use started::Started;
+pub use tagged::TaggedId;

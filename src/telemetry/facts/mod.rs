@@ -1,0 +1,18 @@
+//! The facts: one struct per thing that an operator can observe. Fields are ids, sizes, durations
+//! and reasons; see the rule of `telemetry` about what they must never be.
+
+mod log;
+mod request;
+mod run;
+
+use super::metrics::Metrics;
+
+pub use log::*;
+pub use request::*;
+pub use run::*;
+
+/// Something that has happened.
+pub trait Fact {
+    /// Logs and counts it, once.
+    fn emit(self, metrics: &Metrics);
+}

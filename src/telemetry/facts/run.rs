@@ -1,0 +1,133 @@
+//! What happens to runs.
+
+use std::time::Duration;
+
+use super::Fact;
+use crate::session::{InstanceId, RunId, RunState, SessionId, Terminal};
+use crate::telemetry::metrics::Metrics;
+
+/// The upstream answered with a stream that is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct RunStarted<'a> {
+    /// Where it is recorded.
+    pub session: &'a SessionId,
+    /// Its id.
+    pub run: &'a RunId,
+}
+
+impl Fact for RunStarted<'_> {
+    fn emit(self, metrics: &Metrics) {
+        count_run(metrics, RunState::Started);
+        tracing::info!(session = %self.session, run = %self.run, "run started");
+    }
+}
+
+/// The upstream of a run has been silent for too long.
+#[derive(Clone, Copy, Debug)]
+pub struct RunStalled<'a> {
+    /// The run's session.
+    pub session: &'a SessionId,
+    /// The run.
+    pub run: &'a RunId,
+    /// How long the upstream has been silent.
+    pub silent_for: Duration,
+}
+
+impl Fact for RunStalled<'_> {
+    fn emit(self, metrics: &Metrics) {
+        count_run(metrics, RunState::Stalled);
+        let silent_ms = millis(self.silent_for);
+        tracing::warn!(session = %self.session, run = %self.run, silent_ms, "run stalled: the upstream sends nothing");
+    }
+}
+
+/// The upstream of a stalled run sends again.
+#[derive(Clone, Copy, Debug)]
+pub struct RunResumed<'a> {
+    /// The run's session.
+    pub session: &'a SessionId,
+    /// The run.
+    pub run: &'a RunId,
+}
+
+impl Fact for RunResumed<'_> {
+    fn emit(self, metrics: &Metrics) {
+        count_run(metrics, RunState::Resumed);
+        tracing::info!(session = %self.session, run = %self.run, "run resumed: the upstream sends again");
+    }
+}
+
+/// A run is over.
+#[derive(Clone, Copy, Debug)]
+pub struct RunEnded<'a> {
+    /// The run's session.
+    pub session: &'a SessionId,
+    /// The run.
+    pub run: &'a RunId,
+    /// How it ended.
+    pub terminal: Terminal,
+    /// Why, as on its terminal entry: a code of ours, never the upstream's words.
+    pub reason: Option<&'a str>,
+    /// How many events it had.
+    pub events: u64,
+    /// How long it ran.
+    pub took: Duration,
+}
+
+impl Fact for RunEnded<'_> {
+    fn emit(self, metrics: &Metrics) {
+        let RunEnded { session, run, reason, events, .. } = self;
+        count_run(metrics, RunState::Ended(self.terminal));
+        let (state, took_ms) = (self.terminal.as_str(), millis(self.took));
+        match self.terminal {
+            Terminal::Failed | Terminal::Interrupted => {
+                tracing::warn!(%session, %run, state, reason, events, took_ms, "run ended early");
+            }
+            Terminal::Completed | Terminal::Cancelled => {
+                tracing::info!(%session, %run, state, reason, events, took_ms, "run ended");
+            }
+        }
+    }
+}
+
+/// This instance has ended a run of a dead one.
+#[derive(Clone, Copy, Debug)]
+pub struct RunTakenOver<'a> {
+    /// The run's session.
+    pub session: &'a SessionId,
+    /// The run.
+    pub run: &'a RunId,
+    /// Who drove it.
+    pub owner: &'a InstanceId,
+}
+
+impl Fact for RunTakenOver<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.count.takeovers.inc();
+        tracing::warn!(session = %self.session, run = %self.run, owner = %self.owner, "run taken over: its instance is dead");
+    }
+}
+
+fn count_run(metrics: &Metrics, state: RunState) {
+    metrics.count.runs.get_or_create(&[("state", state.as_str())]).inc();
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_ended_is_counted_under_its_terminal() {
+        let metrics = Metrics::new();
+        let (session, run) = (SessionId::from_random(1), RunId::from_random(2));
+        let took = Duration::from_secs(1);
+        let ended =
+            RunEnded { session: &session, run: &run, terminal: Terminal::Failed, reason: None, events: 3, took };
+        ended.emit(&metrics);
+        assert!(metrics.encode().contains("sidestream_runs_total{state=\"failed\"} 1"));
+    }
+}

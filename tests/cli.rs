@@ -1,0 +1,185 @@
+//! What the command line promises, asked of the real binary.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+use std::process::{Command, Output};
+
+/// The binary, in an environment of its own.
+fn sidestream(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
+    command.args(arguments).env_clear().env("HOME", "/home/nobody");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    sidestream(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[track_caller]
+fn assert_refused(output: &Output, code: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(stdout(output), "", "what is refused is said on standard error alone");
+    for word in words {
+        assert!(said.contains(word), "`{word}` is not in: {said}");
+    }
+}
+
+const UPSTREAM: [&str; 2] = ["--upstream", "http://127.0.0.1:8000"];
+
+#[test]
+fn help_names_every_flag_the_commands_and_an_example() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = stdout(&output);
+    for word in [
+        "--upstream <URL>",
+        "--listen <ADDR:PORT>",
+        "--health-listen",
+        "--admin-listen",
+        "--store",
+        "--config <FILE>",
+        "--auth",
+        "--allow-open",
+        "--demo",
+        "check-config",
+        "default-config",
+        "completions",
+        "SIDESTREAM_UPSTREAM",
+        "Examples:",
+        "Exit codes:",
+    ] {
+        assert!(help.contains(word), "`{word}` is not in:\n{help}");
+    }
+}
+
+#[test]
+fn the_version_is_the_manifests() {
+    assert_eq!(stdout(&run(&["--version"])).trim(), format!("sidestream {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_misspelled_flag_is_exit_2_and_told_its_neighbour() {
+    assert_refused(&run(&["--upstrem", "http://a:1"]), 2, &["--upstream"]);
+}
+
+#[test]
+fn serving_without_an_upstream_is_exit_2_and_names_the_flag() {
+    for arguments in [&[] as &[&str], &["serve"]] {
+        assert_refused(&run(arguments), 2, &["--upstream"]);
+    }
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused_and_both_flags_are_named() {
+    for flag in ["--listen", "--admin-listen"] {
+        let arguments = [&UPSTREAM[..], &[flag, "0.0.0.0:0"]].concat();
+        assert_refused(&run(&arguments), 2, &["--auth", "--allow-open", "0.0.0.0:0"]);
+    }
+}
+
+#[test]
+fn an_open_address_that_was_accepted_is_a_warning() {
+    let arguments = [&["check-config"], &UPSTREAM[..], &["--listen", "0.0.0.0:0", "--allow-open"]].concat();
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains("warning: OPEN: the data listener 0.0.0.0:0"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_later_way_to_authenticate_is_refused_as_such() {
+    let arguments = [&UPSTREAM[..], &["--auth", "jwt"]].concat();
+    assert_refused(&run(&arguments), 2, &["--auth", "later version", "`none`"]);
+}
+
+#[test]
+fn check_config_shows_what_is_in_effect_and_no_password() {
+    let mut command = sidestream(&["check-config"]);
+    let output = command
+        .env("SIDESTREAM_UPSTREAM", "http://127.0.0.1:8000")
+        .env("SIDESTREAM_STORE", "redis://user:s3cret@127.0.0.1:6379/1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = stdout(&output);
+    assert!(text.contains("redis://***@127.0.0.1:6379/1") && text.contains("# SIDESTREAM_STORE"), "{text}");
+    assert!(!text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn check_config_tells_every_problem_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sidestream.toml");
+    std::fs::write(&file, "lisen = \"127.0.0.1:1\"\n\n[upstream]\nurl = \"127.0.0.1:8000\"\nconnect_timeout = 5\n")
+        .unwrap();
+    let output = run(&["check-config", "--config", file.to_str().unwrap()]);
+    let problems = [
+        "sidestream.toml:1: unknown key `lisen`; did you mean `listen`?",
+        "toml:4:",
+        "http://HOST:PORT",
+        "toml:5:",
+        "\"5s\"",
+    ];
+    assert_refused(&output, 2, &problems);
+}
+
+#[test]
+fn a_store_that_is_wrong_is_refused_without_repeating_its_password() {
+    for store in ["postgres://u:s3cret@h", "redis://u:s3cret@", "redis-cluster://:s3cret@h"] {
+        let output = run(&[&UPSTREAM[..], &["--store", store]].concat());
+        assert_refused(&output, 2, &["--store"]);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("s3cret"), "{store}");
+    }
+}
+
+#[test]
+fn the_default_file_is_a_configuration_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sidestream.toml");
+    let printed = run(&["default-config"]);
+    assert_eq!(printed.status.code(), Some(0));
+    std::fs::write(&file, &printed.stdout).unwrap();
+
+    let values = |arguments: &[&str]| {
+        let output = run(&[&["check-config"], &UPSTREAM[..], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = stdout(&output);
+        lines.lines().map(|line| line.split("  # ").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&["--config", file.to_str().unwrap()]), values(&[]));
+}
+
+#[test]
+fn completions_are_printed_for_common_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout(&output).contains("health-listen"), "{shell}");
+    }
+    assert_refused(&run(&["completions", "cmd.exe"]), 2, &["bash"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    use std::process::Stdio;
+    let mut child = sidestream(&["default-config"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn the_page_of_options_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let page = sidestream::config::page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == page, "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test --test cli");
+}

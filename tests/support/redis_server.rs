@@ -1,0 +1,200 @@
+//! A real Redis server as a child process: its own port, its own directory, gone when dropped.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long the server may take to start.
+const START: Duration = Duration::from_secs(20);
+
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+pub struct RedisServerOptions {
+    tls: bool,
+    directives: Vec<String>,
+}
+
+impl RedisServerOptions {
+    /// Speaks TLS, and only TLS, with a certificate of a CA of its own.
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// A line of the configuration file, such as `requirepass secret` or `user …`.
+    pub fn directive(mut self, line: impl Into<String>) -> Self {
+        self.directives.push(line.into());
+        self
+    }
+
+    /// Starts the server and waits until it answers.
+    pub fn start(self) -> RedisServer {
+        self.on_port(free_port()).unwrap_or_else(|exit| panic!("redis-server did not start: {exit}"))
+    }
+
+    /// The same on a port that a test has chosen.
+    pub fn start_on(self, port: u16) -> RedisServer {
+        self.on_port(port).unwrap_or_else(|exit| panic!("redis-server did not start on port {port}: {exit}"))
+    }
+
+    fn on_port(self, port: u16) -> Result<RedisServer, String> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        if self.tls {
+            write_certificates(dir.path());
+        }
+        let mut server = RedisServer { options: self, port, dir, child: None };
+        server.spawn()?;
+        Ok(server)
+    }
+}
+
+/// A running server; stopped when dropped.
+#[derive(Debug)]
+pub struct RedisServer {
+    options: RedisServerOptions,
+    port: u16,
+    dir: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// A server with defaults.
+    pub fn start() -> Self {
+        RedisServerOptions::default().start()
+    }
+
+    /// Its URL, without credentials.
+    pub fn url(&self) -> String {
+        self.url_as("")
+    }
+
+    /// Its URL for `user:password`.
+    pub fn url_as(&self, credentials: &str) -> String {
+        let scheme = if self.options.tls { "rediss" } else { "redis" };
+        let at = if credentials.is_empty() { "" } else { "@" };
+        format!("{scheme}://{credentials}{at}127.0.0.1:{}", self.port)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The certificate of the authority that signed the server's.
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// Kills it, as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port, with what it had saved.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.spawn().unwrap_or_else(|exit| panic!("redis-server did not start again: {exit}"));
+    }
+
+    /// Freezes it: connections stay, nothing is answered.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// A connection for the test itself.
+    pub async fn client(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        client.get_multiplexed_async_connection().await.expect("the test server answers")
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().expect("the server runs").id().to_string();
+        let done = Command::new("kill").args([signal, &pid]).status().expect("kill is there");
+        assert!(done.success(), "kill {signal} {pid} failed");
+    }
+
+    fn spawn(&mut self) -> Result<(), String> {
+        let config = self.dir.path().join("redis.conf");
+        std::fs::write(&config, self.config()).expect("the configuration can be written");
+        let child = Command::new("redis-server").arg(&config).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = child.unwrap_or_else(|error| {
+            panic!("cannot run redis-server ({error}): install it (Debian and Ubuntu: apt-get install redis-server)")
+        });
+        let output = child.stdout.take().expect("stdout is piped");
+        self.child = Some(child);
+        let (ready, started) = std::sync::mpsc::sync_channel(2);
+        std::thread::spawn(move || {
+            let mut said = String::new();
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if line.contains("eady to accept connections") {
+                    let _ = ready.send(Ok(()));
+                }
+                // Reads on, so that the server never blocks on its output.
+                if said.len() < 4096 {
+                    said.push_str(&line);
+                    said.push('\n');
+                }
+            }
+            let _ = ready.send(Err(said));
+        });
+        let begun = Instant::now();
+        match started.recv_timeout(START) {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("nothing after {} s", begun.elapsed().as_secs())),
+        }
+    }
+
+    fn config(&self) -> String {
+        let dir = self.dir.path().display();
+        let port = self.port;
+        let listen = if self.options.tls {
+            format!(
+                "port 0\ntls-port {port}\ntls-auth-clients no\ntls-cert-file {dir}/server.pem\n\
+                 tls-key-file {dir}/server.key\ntls-ca-cert-file {dir}/ca.pem\n"
+            )
+        } else {
+            format!("port {port}\n")
+        };
+        let directives = self.options.directives.join("\n");
+        format!("bind 127.0.0.1\n{listen}dir {dir}\nsave \"\"\nappendonly no\nlogfile \"\"\n{directives}\n")
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn write_certificates(dir: &Path) {
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
+    let authority_key = rcgen::KeyPair::generate().expect("a key");
+    let authority_pem = authority.self_signed(&authority_key).expect("a certificate").pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(names).expect("parameters").signed_by(&key, &issuer);
+    let write = |name: &str, text: String| std::fs::write(dir.join(name), text).expect("the file can be written");
+    write("ca.pem", authority_pem);
+    write("server.pem", certificate.expect("a certificate").pem());
+    write("server.key", key.serialize_pem());
+}
