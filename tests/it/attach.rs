@@ -98,7 +98,7 @@ async fn an_unknown_session_is_not_found_and_the_socket_stays_open(
 ) {
     let stage = Stage::on(store).await;
     let mut device = stage.sidecar.connect().await;
-    let refused = device.ask(json!({"type": "attach", "session": "unknown", "create": false})).await;
+    let refused = device.ask(json!({"type": "attach", "session": "unknown"})).await;
     assert_eq!((refused.kind(), &refused["code"], &refused["session"]), ("error", &json!("not_found"), &json!("unknown")));
     assert_eq!(device.ask(json!({"type": "ping"})).await.kind(), "pong");
     let answer = stage.sidecar.get("/_sidestream/v1/sessions/unknown/events").send().await;

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::{Ask, End, RedisServer, RedisServerOptions, ScriptedAgent, Sidecar, Stage, Store, free_ports, until};
+use crate::support::{Ask, End, RedisServer, RedisServerOptions, ScriptedAgent, Sidecar, Stage, Store, free_port, until};
 
 #[tokio::test]
 async fn with_redis_away_at_the_start_plain_traffic_flows_and_it_becomes_ready_when_redis_appears() {
-    let [port, ..] = free_ports();
+    let port = free_port();
     let mut agent = ScriptedAgent::start().await;
     let sidecar = Sidecar::of(agent.url()).store(format!("redis://127.0.0.1:{port}")).start_unready().await;
     let ready = sidecar.health("/readyz").await;

@@ -214,7 +214,7 @@ async fn what_the_user_said_stands_before_the_answer(#[values(Store::Embedded, S
     let mut device = stage.sidecar.connect().await;
     device.attach("t1").await;
     let entries = device.collect_until_terminal(&run.id).await;
-    assert_eq!((entries[0].kind(), entries[0].data().as_str()), ("input", "what is the time?"));
+    assert_eq!((entries[0].kind(), &entries[0]["json"]), ("input", &json!("what is the time?")));
     assert_eq!((&entries[0]["run"], &entries[1]["state"]), (&json!(run.id), &json!("started")));
     assert!(entries.iter().all(|entry| !entry.to_string().contains("hidden")));
 }

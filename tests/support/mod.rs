@@ -9,6 +9,7 @@ mod http;
 mod message;
 mod process;
 mod recordings;
+#[allow(dead_code, unreachable_pub, reason = "shared with other test binaries")]
 mod redis_server;
 mod scripted;
 mod sidecar;
@@ -20,12 +21,12 @@ mod wait;
 mod websocket;
 
 pub(crate) use agent::Agent;
-pub(crate) use http::{Answer, Ask, End};
+pub(crate) use http::{Ask, End};
 pub(crate) use message::{Message, events_of, terminal_of};
 pub(crate) use recordings::{Event, Recording, events_in, events_in_after, recordings};
-pub(crate) use redis_server::{RedisServer, RedisServerOptions};
+pub(crate) use redis_server::{RedisServer, RedisServerOptions, free_port};
 pub(crate) use scripted::{Asked, ScriptedAgent};
-pub(crate) use sidecar::{Sidecar, free_ports};
+pub(crate) use sidecar::Sidecar;
 pub(crate) use sse::SseClient;
 pub(crate) use stage::{Run, Stage};
 pub(crate) use store::{RunningStore, Store};

@@ -22,7 +22,6 @@ pub(crate) struct ScriptedAgent {
 /// A request that waits for what the test answers. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -149,7 +148,7 @@ async fn read_request(mut stream: TcpStream) -> Option<Asked> {
     let mut body = bytes.split_off(head_end + 4);
     let mut lines = head.split("\r\n");
     let mut first = lines.next()?.split(' ');
-    let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
+    let path = first.nth(1)?.to_owned();
     let headers: Vec<(String, String)> =
         lines.filter_map(|line| line.split_once(':')).map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect();
     let value = |name: &str| headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone());
@@ -163,7 +162,7 @@ async fn read_request(mut stream: TcpStream) -> Option<Asked> {
             more(&mut stream, &mut body).await?;
         }
     }
-    Some(Asked { method, path, headers, body, stream })
+    Some(Asked { path, headers, body, stream })
 }
 
 async fn more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {

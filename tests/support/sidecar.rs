@@ -1,7 +1,8 @@
 //! The real binary, with ports and a configuration file of its own.
 
-use std::net::TcpListener;
 use std::process::Command;
+
+use serde_json::Value;
 
 use super::http::{Answer, Ask};
 use super::message::Message;
@@ -112,6 +113,15 @@ impl Sidecar {
         self.pages(session, "start", 1_000).await
     }
 
+    /// The port of a listener, by what the sidecar has logged.
+    fn bound(&self, listener: &str) -> Option<u16> {
+        self.log().lines().find_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let bound = line["message"] == "listening" && line["listener"] == listener;
+            bound.then(|| line["address"].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap())
+        })
+    }
+
     /// The child process.
     pub(crate) fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -152,8 +162,7 @@ impl SidecarOptions {
 
     /// Listens for clients on this port.
     pub(crate) fn port(mut self, port: u16) -> Self {
-        let [_, health, admin] = free_ports();
-        self.ports = Some([port, health, admin]);
+        self.ports = Some([port, 0, 0]);
         self
     }
 
@@ -175,27 +184,21 @@ impl SidecarOptions {
     }
 
     async fn start_and_wait_for(self, path: &str) -> Sidecar {
-        const CANNOT_BIND: Option<i32> = Some(3);
-        loop {
-            let mut sidecar = self.clone().spawn();
-            let up = until(format!("{path} of the sidecar"), async || {
-                if let Some(status) = sidecar.process.ended() {
-                    return Some(Err(status));
-                }
-                std::net::TcpStream::connect(("127.0.0.1", sidecar.ports[1])).ok()?;
-                (sidecar.health(path).await.status == 200).then_some(Ok(()))
-            });
-            match up.await {
-                Ok(()) => return sidecar,
-                // Another program took the port after we looked.
-                Err(status) if status.code() == CANNOT_BIND && self.ports.is_none() => {}
-                Err(status) => panic!("the sidecar has ended: {status}"),
+        let mut sidecar = self.spawn();
+        sidecar.ports = until("the sidecar's addresses", async || {
+            if let Some(status) = sidecar.process.ended() {
+                panic!("the sidecar has ended: {status}");
             }
-        }
+            Some([sidecar.bound("data")?, sidecar.bound("health")?, sidecar.bound("admin")?])
+        })
+        .await;
+        until(format!("{path} of the sidecar"), async || (sidecar.health(path).await.status == 200).then_some(())).await;
+        sidecar
     }
 
     fn spawn(self) -> Sidecar {
-        let ports = self.ports.unwrap_or_else(free_ports);
+        // Port 0 takes a free one, which is logged.
+        let ports = self.ports.unwrap_or_default();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sidestream.toml");
         std::fs::write(&file, &self.config).unwrap();
@@ -216,19 +219,4 @@ impl Drop for Sidecar {
             assert!(!log.contains("panic"), "the sidecar panicked:\n{log}");
         }
     }
-}
-
-/// Ports that are free now, outside of the range from which the system takes the ports of outgoing
-/// connections.
-pub(crate) fn free_ports() -> [u16; 3] {
-    let mut found = Vec::new();
-    while found.len() < 3 {
-        let mut random = [0; 2];
-        getrandom::fill(&mut random).unwrap();
-        let port = 12_000 + u16::from_be_bytes(random) % 20_000;
-        if !found.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            found.push(port);
-        }
-    }
-    [found[0], found[1], found[2]]
 }

@@ -63,7 +63,7 @@ impl WebSocket {
 
     /// Attaches to a session from its start, waiting for it where it does not exist yet.
     pub(crate) async fn attach(&mut self, session: &str) -> Message {
-        self.attach_with(session, json!({})).await
+        self.attach_with(session, json!({"create": true})).await
     }
 
     /// Attaches after an offset, or as another form of `after` says.
