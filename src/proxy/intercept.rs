@@ -112,9 +112,7 @@ impl Interceptor {
                 let named = patterns.iter().any(|pattern| pattern.matches(method, path));
                 (!named).then_some(NotRecorded::Intercept)
             }
-            (true, None, _) => {
-                matches!(*method, Method::GET | Method::HEAD | Method::CONNECT).then_some(NotRecorded::Method)
-            }
+            (true, None, _) => (*method == Method::GET).then_some(NotRecorded::Method),
         }
     }
 
