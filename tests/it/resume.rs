@@ -120,7 +120,8 @@ async fn a_run_as_sse_is_the_same_dialect_in_canonical_framing() {
     let (caller, upstream) = tokio::join!(stage.sidecar.post("/chat").send(), upstream);
     assert_eq!((caller.header("set-cookie"), caller.header("x-request-id")), ("secret=1", "9"));
     let mut run = Run::new(caller, upstream);
-    let text = ":comment\r\nunknown: x\r\nid:7\r\nevent:delta\r\ndata:a\r\ndata:  b\r\n\r\nevent: no data\r\n\r\ndata\r\n\r\n";
+    let text =
+        ":comment\r\nunknown: x\r\nid:7\r\nevent:delta\r\ndata:a\r\ndata:  b\r\n\r\nevent: no data\r\n\r\ndata\r\n\r\n";
     run.upstream.write(text).await;
     run.upstream.end().await;
     run.caller.whole().await;
