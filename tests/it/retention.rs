@@ -101,6 +101,32 @@ async fn a_reconnect_after_the_log_has_expired_never_asks_the_upstream(
     assert_eq!(stage.agent.count(), 1);
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_reader_of_an_expired_session_is_told_so(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let mut stage = Stage::with(store, "[store]\nttl = \"1s\"").await;
+    let mut run = stage.run_in("s").await;
+    run.upstream.write("data: 1\n\ndata: 2\n\n").await;
+    run.upstream.end().await;
+    run.caller.whole().await;
+    let all = stage.sidecar.entries("s").await;
+    let (first, last) = (all[0].offset(), all[3].offset());
+    let path = "/_sidestream/v1/sessions/s";
+    let expired = until("the session's expiry", async || {
+        let answer = stage.sidecar.get(path).send().await;
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!(expired.await.problem().await, (410, "gone".into()));
+    let mut device = stage.sidecar.connect().await;
+    device.attach_after("s", first.to_string()).await;
+    let gap = device.expect("gap").await;
+    assert_eq!((&gap["reason"], &gap["to"], &gap["lost"]), (&json!("expired"), &json!(last.to_string()), &json!(3)));
+    // Its offsets are never used again.
+    let next = stage.run_in("s").await;
+    let started = device.entry().await;
+    assert_eq!((&started["run"], started.offset().seq), (&json!(next.id), last.seq + 1));
+}
+
 /// Known failure 20: keys without an end stay for ever.
 #[tokio::test]
 async fn every_key_in_redis_ends_by_itself() {
