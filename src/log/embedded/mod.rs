@@ -9,7 +9,7 @@
 //!
 //! This module must never answer or push before the commit, and never let a second process in.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails here"))]
 
 mod batch;
 mod database;

@@ -97,7 +97,7 @@ async fn after_a_read_that_failed_the_log_recovers_without_any_write() {
     let log = open(&disk, |options| options.sweep_every = Duration::from_secs(3600));
     log.claim("key", "value".into()).await.unwrap();
     disk.cannot_read(1);
-    let refused = texts(&log).await.expect_err("the entries are read from the disk");
+    let refused = texts(&log).await.expect_err("the entry is read from the disk");
     assert!(refused.detail.contains("bad sector"), "{refused}");
     assert_eq!(until_readable(&log).await[0], long);
 }
