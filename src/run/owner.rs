@@ -196,7 +196,16 @@ impl Owner {
                 // While we do not read, silence is not the upstream's.
                 self.heard = Instant::now();
             }
-            let (alarm_at, alarm) = self.next_alarm(flight.is_some(), reading);
+            let alarm = self.next_alarm(flight.is_some(), reading);
+            let alarm = async {
+                match alarm {
+                    Some((at, alarm)) => {
+                        sleep_until(at).await;
+                        alarm
+                    }
+                    None => std::future::pending().await,
+                }
+            };
             let chunk = async {
                 match upstream.as_mut() {
                     Some(body) if reading => body.frame().await,
@@ -216,7 +225,7 @@ impl Owner {
                     None
                 }
                 chunk = chunk => self.chunk(chunk),
-                () = sleep_until(alarm_at) => self.alarmed(alarm),
+                alarm = alarm => self.alarmed(alarm),
                 () = interrupt.cancelled(), if !self.ended => Some(End::broken(Terminal::Interrupted, "shutdown")),
             };
             let unwanted = self.durability == Durability::Over && self.caller.is_none() && !self.ended;
@@ -233,15 +242,17 @@ impl Owner {
         let _ = self.runs.log.unlist(&self.life.instance, &self.spec.session, &self.spec.run).await;
     }
 
-    /// What happens next if nothing else does, and when.
-    fn next_alarm(&self, in_flight: bool, reading: bool) -> (Instant, Alarm) {
+    /// What happens next if nothing else does, and when. A run that has ended and only waits for
+    /// the store has no alarm left: one that is over and cannot be acted on would ring for ever.
+    fn next_alarm(&self, in_flight: bool, reading: bool) -> Option<(Instant, Alarm)> {
         let settings = &self.runs.settings;
-        let mut alarm = (self.began + settings.run_duration, Alarm::Duration);
+        let mut alarm = None;
         let mut also = |enabled: bool, at: Instant, what: Alarm| {
-            if enabled && (at < alarm.0 || alarm.1 == Alarm::Duration && self.ended) {
-                alarm = (at, what);
+            if enabled && alarm.is_none_or(|(first, _)| at < first) {
+                alarm = Some((at, what));
             }
         };
+        also(!self.ended, self.began + settings.run_duration, Alarm::Duration);
         let hurry = self.durability == Durability::Stored && self.caller.is_some() && self.spec.ids == Tagging::Off;
         also(in_flight && hurry, self.flight_began + settings.eager_after, Alarm::Hurry);
         let give_up = self.durability != Durability::Over && !self.gave_up;
@@ -254,7 +265,7 @@ impl Owner {
 
     fn alarmed(&mut self, alarm: Alarm) -> Option<End> {
         match alarm {
-            Alarm::Duration => (!self.ended).then(|| End::broken(Terminal::Cancelled, "duration")),
+            Alarm::Duration => Some(End::broken(Terminal::Cancelled, "duration")),
             Alarm::Hurry => {
                 self.hurry();
                 None
@@ -610,6 +621,9 @@ fn with_id(raw: &Bytes, id: &TaggedId) -> Bytes {
     out.put_slice(blank);
     out.freeze()
 }
+
+#[cfg(test)]
+mod outages;
 
 #[cfg(test)]
 mod tests {
