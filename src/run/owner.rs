@@ -253,7 +253,10 @@ impl Owner {
             }
         };
         also(!self.ended, self.began + settings.run_duration, Alarm::Duration);
-        let hurry = self.durability == Durability::Stored && self.caller.is_some() && self.spec.ids == Tagging::Off;
+        // Only where bytes wait: what we write ourselves (which is also how a slow store is told) makes
+        // nobody wait.
+        let waits = self.caller.is_some() && self.books.holds();
+        let hurry = self.durability == Durability::Stored && waits && self.spec.ids == Tagging::Off;
         also(in_flight && hurry, self.flight_began + settings.eager_after, Alarm::Hurry);
         let give_up = self.durability != Durability::Over && !self.gave_up;
         also(in_flight && give_up, self.flight_began + settings.outage_limit, Alarm::GiveUp);

@@ -112,3 +112,15 @@ async fn a_run_that_is_over_in_every_way_but_for_the_store_waits_without_spinnin
     (owner.ended, owner.gave_up, owner.caller) = (true, true, None);
     assert_eq!(owner.next_alarm(true, false), None);
 }
+
+#[tokio::test]
+async fn a_slow_store_is_told_once_that_it_was_slow_and_not_for_ever() {
+    let store = Store::new(Duration::from_millis(60));
+    let (upstream, mut begun) = begun(&store, settings(), Tagging::Off).await;
+    upstream.send("data: a\n\n").await.unwrap();
+    assert_eq!(arrives(&mut begun.body).await.unwrap().unwrap(), "data: a\n\n");
+    sleep(Duration::from_secs(1)).await;
+    let appends = store.appends.borrow();
+    let kinds: Vec<_> = appends.iter().flat_map(|append| &append.records).map(|record| record.kind).collect();
+    assert_eq!(kinds, [Kind::Event, Kind::Status]);
+}
