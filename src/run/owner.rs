@@ -253,9 +253,9 @@ impl Owner {
             }
         };
         also(!self.ended, self.began + settings.run_duration, Alarm::Duration);
-        // Only where bytes wait: what we write ourselves (which is also how a slow store is told) makes
+        // Only where bytes or their end wait: what we write ourselves (which is also how a slow store is told) makes
         // nobody wait.
-        let waits = self.caller.is_some() && self.books.holds();
+        let waits = self.caller.is_some() && (self.books.holds() || self.ended);
         let hurry = self.durability == Durability::Stored && waits && self.spec.ids == Tagging::Off;
         also(in_flight && hurry, self.flight_began + settings.eager_after, Alarm::Hurry);
         let give_up = self.durability != Durability::Over && !self.gave_up;
@@ -542,6 +542,9 @@ impl Owner {
     fn hurry(&mut self) {
         let (session, run) = (&self.spec.session, &self.spec.run);
         tracing::warn!(%session, %run, "the store is slow; the direct caller is served ahead of it");
+        if self.ended {
+            return self.finish_caller();
+        }
         self.durability = Durability::Eager { first_n: self.stored_n + 1 };
         self.release(u64::MAX);
     }

@@ -124,3 +124,12 @@ async fn a_slow_store_is_told_once_that_it_was_slow_and_not_for_ever() {
     let kinds: Vec<_> = appends.iter().flat_map(|append| &append.records).map(|record| record.kind).collect();
     assert_eq!(kinds, [Kind::Event, Kind::Status]);
 }
+
+#[tokio::test]
+async fn a_caller_whose_run_ends_as_the_store_goes_away_is_not_kept_waiting_for_the_end() {
+    let store = Store::new(Duration::ZERO);
+    let (upstream, mut begun) = begun(&store, settings(), Tagging::Off).await;
+    store.frozen.send_replace(true);
+    drop(upstream);
+    assert_eq!(arrives(&mut begun.body).await, None);
+}
