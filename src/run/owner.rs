@@ -554,13 +554,19 @@ impl Owner {
     /// terminal waits in memory for the store's return.
     fn give_up(&mut self) -> Option<End> {
         self.gave_up = true;
+        if self.spec.ids != Tagging::Off
+            && let Some(caller) = self.caller.take()
+        {
+            // Never ahead of the log: it comes back with the last id that it has.
+            caller.abort("the store is away; resume from the log");
+        }
         if self.ended {
             return None;
         }
         let (session, run) = (&self.spec.session, &self.spec.run);
         tracing::error!(%session, %run, "the store has been away for store.outage_limit; the rest of this run is not kept");
         self.books.abandon();
-        if self.caller.is_none() || self.spec.ids != Tagging::Off {
+        if self.caller.is_none() {
             return Some(End::broken(Terminal::Failed, "store_unavailable"));
         }
         let details = json!({"reason": "store_unavailable", "events": self.events, "bytes": self.bytes});

@@ -133,3 +133,29 @@ async fn a_caller_whose_run_ends_as_the_store_goes_away_is_not_kept_waiting_for_
     drop(upstream);
     assert_eq!(arrives(&mut begun.body).await, None);
 }
+
+#[tokio::test]
+async fn a_caller_with_our_ids_is_cut_off_in_a_long_outage_and_gets_nothing_that_is_not_stored() {
+    let mut store = Store::new(Duration::ZERO);
+    let settings = RunsSettings { outage_limit: Duration::from_millis(200), ..settings() };
+    let (upstream, mut begun) = begun(&store, settings, Tagging::On).await;
+    upstream.send("data: a\n\n").await.unwrap();
+    assert_eq!(arrives(&mut begun.body).await.unwrap().unwrap(), "data: a\nid: ss1.s.r.1-2\n\n");
+    store.frozen.send_replace(true);
+    upstream.send("data: b\n\n").await.unwrap();
+    upstream.send("data: c\n\n").await.unwrap();
+    assert!(arrives(&mut begun.body).await.unwrap().is_err());
+    store.frozen.send_replace(false);
+    let data: Vec<_> = store.whole().await.iter().map(|record| record.kind).collect();
+    assert_eq!(data, [Kind::Event, Kind::Event, Kind::Run]);
+}
+
+#[tokio::test]
+async fn a_caller_with_our_ids_whose_run_ends_in_an_outage_is_cut_off_as_well() {
+    let store = Store::new(Duration::ZERO);
+    let settings = RunsSettings { outage_limit: Duration::from_millis(200), ..settings() };
+    let (upstream, mut begun) = begun(&store, settings, Tagging::On).await;
+    store.frozen.send_replace(true);
+    drop(upstream);
+    assert!(arrives(&mut begun.body).await.unwrap().is_err());
+}
