@@ -569,6 +569,9 @@ impl Owner {
         if self.caller.is_none() {
             return Some(End::broken(Terminal::Failed, "store_unavailable"));
         }
+        if let Durability::Eager { first_n } = self.durability {
+            self.say_eager(first_n);
+        }
         let details = json!({"reason": "store_unavailable", "events": self.events, "bytes": self.bytes});
         self.state(RunState::Ended(Terminal::Failed), &details.to_string());
         self.over();

@@ -159,3 +159,22 @@ async fn a_caller_with_our_ids_whose_run_ends_in_an_outage_is_cut_off_as_well() 
     drop(upstream);
     assert!(arrives(&mut begun.body).await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_run_that_is_given_up_says_what_its_caller_had_ahead_of_the_store() {
+    let mut store = Store::new(Duration::ZERO);
+    let settings = RunsSettings { outage_limit: Duration::from_millis(200), ..settings() };
+    let (upstream, mut begun) = begun(&store, settings, Tagging::Off).await;
+    store.frozen.send_replace(true);
+    for text in ["data: a\n\n", "data: b\n\n"] {
+        upstream.send(text).await.unwrap();
+        assert_eq!(arrives(&mut begun.body).await.unwrap().unwrap(), text);
+    }
+    sleep(Duration::from_millis(400)).await;
+    store.frozen.send_replace(false);
+    let records = store.whole().await;
+    let kinds: Vec<_> = records.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, [Kind::Event, Kind::Status, Kind::Run]);
+    assert_eq!(records[1].data, r#"{"code":"eager","first_n":2,"last_n":2}"#);
+    assert_eq!(records[2].state(), Some(RunState::Ended(Terminal::Failed)));
+}
