@@ -102,6 +102,12 @@ impl Books {
         self.waiting_bytes = 0;
     }
 
+    /// The store has only the first `n` entries: the next record is number `n + 1`. Nothing waits.
+    pub(super) fn go_on_after(&mut self, n: u64) {
+        debug_assert!(self.is_settled());
+        self.next_n = n + 1;
+    }
+
     /// The next bytes that may go once entry `n` is stored.
     pub(super) fn release(&mut self, n: u64) -> Option<Held> {
         if self.held.front()?.n > n {

@@ -500,6 +500,21 @@ impl Owner {
             lost => {
                 let (session, run) = (&self.spec.session, &self.spec.run);
                 tracing::error!(%session, %run, outcome = ?lost, "the log takes no more of this run; its caller is served on");
+                self.books.abandon();
+                let stored = match lost {
+                    Appended::RolledBack { tail, n } => {
+                        self.seen = Some(tail).filter(|tail| *tail != Offset::ZERO);
+                        Some(n)
+                    }
+                    Appended::Gap { expected } => Some(expected.saturating_sub(1)),
+                    _ => None,
+                };
+                // A store that lost entries still has the run, active: it must not stay so for ever.
+                if let Some(n) = stored.filter(|_| self.durability != Durability::Over) {
+                    self.books.go_on_after(n);
+                    let details = json!({"reason": "store_lost_entries", "events": self.events, "bytes": self.bytes});
+                    self.state(RunState::Ended(Terminal::Failed), &details.to_string());
+                }
                 self.over();
             }
         }
