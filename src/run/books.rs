@@ -102,6 +102,13 @@ impl Books {
         self.waiting_bytes = 0;
     }
 
+    /// Takes back the newest record that waits.
+    pub(super) fn withdraw(&mut self) -> Option<Record> {
+        let record = self.waiting.pop_back()?;
+        self.waiting_bytes -= record.size();
+        Some(record)
+    }
+
     /// The store has only the first `n` entries: the next record is number `n + 1`. Nothing waits.
     pub(super) fn go_on_after(&mut self, n: u64) {
         debug_assert!(self.is_settled());

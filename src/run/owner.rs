@@ -558,6 +558,12 @@ impl Owner {
         let (session, run) = (&self.spec.session, &self.spec.run);
         tracing::warn!(%session, %run, "the store is slow; the direct caller is served ahead of it");
         if self.ended {
+            if self.books.holds()
+                && let Some(terminal) = self.books.withdraw()
+            {
+                self.say_eager(self.stored_n + 1);
+                self.books.record(terminal);
+            }
             return self.finish_caller();
         }
         self.durability = Durability::Eager { first_n: self.stored_n + 1 };

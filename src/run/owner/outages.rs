@@ -149,6 +149,24 @@ async fn what_reached_the_caller_ahead_of_the_store_is_said_before_the_terminal(
 }
 
 #[tokio::test]
+async fn a_run_that_ends_before_its_caller_is_served_ahead_of_the_store_says_so_before_the_terminal() {
+    let mut store = Store::new(Duration::ZERO);
+    let (upstream, mut begun) = begun(&store, settings(), Tagging::Off).await;
+    store.frozen.send_replace(true);
+    // Two pieces: the terminal must not be in the append that is under way.
+    upstream.send("data: a\n\n").await.unwrap();
+    while upstream.capacity() < 8 {
+        tokio::task::yield_now().await;
+    }
+    drop(upstream);
+    assert_eq!(arrives(&mut begun.body).await.unwrap().unwrap(), "data: a\n\n");
+    assert_eq!(arrives(&mut begun.body).await, None);
+    store.frozen.send_replace(false);
+    let kinds: Vec<_> = store.whole().await.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, [Kind::Event, Kind::Status, Kind::Run]);
+}
+
+#[tokio::test]
 async fn a_caller_with_our_ids_is_cut_off_in_a_long_outage_and_gets_nothing_that_is_not_stored() {
     let mut store = Store::new(Duration::ZERO);
     let settings = RunsSettings { outage_limit: Duration::from_millis(200), ..settings() };
