@@ -180,6 +180,8 @@ pub async fn run(
     drain(&config, &shutdown, &runs, &tasks, &stop).await;
     // Both listeners' tasks end by themselves once told to; an error would be a defect of theirs.
     let _ = data.await;
+    // The last answers may have begun runs, which end at once but have to say so.
+    let _ = timeout(LAST_WORDS, runs.idle()).await;
     stop_health.cancel();
     lease.abort();
     watch.abort();

@@ -118,6 +118,8 @@ impl Interceptor {
 
     async fn record(&self, route: &Route, request: Request<Incoming>, peer: Peer) -> Result<Response<Body>, Problem> {
         let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
+        // A drain waits for this request, too: its answer may be a run.
+        let _place = self.runs.may_begin();
         let wants_body = identity::needs_body(&route.session) || route.input.is_some();
         let (request, body) = match wants_body {
             true => buffer(request, self.body_limit).await.map_err(|_| client_left())?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::log::Log;
 use crate::run::CallerBody;
@@ -101,7 +102,12 @@ impl Runs {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Waits until no run is active.
+    /// A place for a run that may begin: until it is dropped, [`Runs::idle`] waits.
+    pub fn may_begin(&self) -> TaskTrackerToken {
+        self.tasks.token()
+    }
+
+    /// Waits until no run is active, and none may begin.
     pub async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
