@@ -73,10 +73,12 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
         return Ok(no_content());
     }
     let subscription = gateway.hub.subscribe(&session, After::Offset(from), false).await.map_err(problem)?;
-    let mut reader = Reader { gateway: gateway.clone(), cursor: subscription.cursor, run, ids, ended: None };
+    let mut reader =
+        Reader { gateway: gateway.clone(), cursor: subscription.cursor, run, ids, ended: None, over: false };
     let first = match reader.next().await {
         Next::Gap(gap) => return Err(gone(&gap)),
-        Next::End(_) if after.is_some() => return Ok(no_content()),
+        // Any other end is one of this answer only: a `204` would tell the client to ask no more.
+        Next::End(_) if after.is_some() && reader.over => return Ok(no_content()),
         next => next,
     };
     let mut response = Response::new(empty());
@@ -133,6 +135,8 @@ struct Reader {
     run: RunId,
     ids: bool,
     ended: Option<Result<(), &'static str>>,
+    /// Everything up to the run's terminal was delivered.
+    over: bool,
 }
 
 impl Reader {
@@ -178,6 +182,7 @@ impl Reader {
             // The event is not in the log: a body without it would look whole.
             Kind::EventDropped => self.ended = Some(Err("the run has an event that was too large to keep")),
             Kind::Run => {
+                self.over = record.state().and_then(RunState::terminal).is_some();
                 self.ended = record.state().and_then(RunState::terminal).map(|terminal| match terminal {
                     Terminal::Completed => Ok(()),
                     Terminal::Failed if ended_in_order(&record.data) => Ok(()),
