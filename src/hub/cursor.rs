@@ -104,7 +104,7 @@ impl Cursor {
         let followed = &self.followed;
         let pages = &self.hub.pages;
         let log = &*self.hub.log;
-        match pages.after(log, &followed.session, &followed.page_turn, self.at, DELIVERY_WEIGHT).await {
+        match pages.after(log, followed, self.at, DELIVERY_WEIGHT).await {
             Ok(pages::Ahead::Items(items)) => Some(self.deliver(items)),
             Ok(pages::Ahead::Gap(gap)) => {
                 let session = &followed.session;

@@ -51,6 +51,8 @@ pub(super) struct Signal {
 /// A followed session.
 pub(super) struct Followed {
     pub(super) session: SessionId,
+    /// Of this following: a session that is followed again, or begun anew, has another.
+    pub(super) number: u64,
     /// One page read of this session at a time.
     pub(super) page_turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -74,11 +76,12 @@ pub(super) struct View {
 }
 
 impl Followed {
-    pub(super) fn new(session: SessionId, ring_bytes: usize) -> Self {
+    pub(super) fn new(session: SessionId, number: u64, ring_bytes: usize) -> Self {
         let state = State { ring: Ring::new(Offset::ZERO, ring_bytes), exists: false, active: Vec::new() };
         let signal = watch::Sender::new(Signal { phase: Phase::Starting, version: 0 });
         Followed {
             session,
+            number,
             page_turn: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
             signal,
@@ -135,16 +138,20 @@ impl Followed {
     pub(super) async fn follow(self: Arc<Self>, hub: Arc<Hub>) {
         loop {
             match self.attempt(&hub).await {
-                Ok(End::Idle) => return,
+                Ok(End::Idle) => {
+                    hub.pages.forget(self.number);
+                    return;
+                }
                 Ok(End::Erased) => {
                     hub.retire(&self);
-                    hub.pages.forget(&self.session);
+                    hub.pages.forget(self.number);
                     self.announce(Phase::Erased);
                     return;
                 }
                 // Subscribers keep what they have; the next attempt reads what they miss.
                 Ok(End::Disturbed) | Err(_) => {
                     if hub.leave(&self) {
+                        hub.pages.forget(self.number);
                         return;
                     }
                     sleep(RETRY).await;
@@ -254,7 +261,7 @@ impl Followed {
                 Read::Gap(gap) => {
                     tracing::warn!(session = %self.session, reason = gap.reason.as_str(), from = %gap.from, to = %gap.to, "the log does not have the tail that was followed");
                     if gap.reason == GapReason::RolledBack {
-                        hub.pages.forget(&self.session);
+                        hub.pages.forget(self.number);
                     }
                     let active = match hub.log.bounds(&self.session).await? {
                         Bounds::Live(bounds) => bounds.active,
