@@ -313,10 +313,28 @@ impl State {
         for (offset, record) in news {
             let (Some(state), Some(run)) = (record.state(), &record.run) else { continue };
             match state {
+                // After a rollback the list may know of it already.
+                RunState::Started if self.active.iter().any(|active| active.run == *run) => {}
                 RunState::Started => self.active.push(ActiveRun { run: run.clone(), started: offset }),
                 RunState::Ended(_) => self.active.retain(|active| active.run != *run),
                 RunState::Stalled | RunState::Resumed => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::RunId;
+
+    #[test]
+    fn a_run_that_is_read_again_after_a_rollback_is_active_once() {
+        let run = RunId::parse("r").unwrap();
+        let active = vec![ActiveRun { run: run.clone(), started: Offset::new(2, 2) }];
+        let mut state = State { ring: Ring::new(Offset::new(1, 1), 0), exists: true, active };
+        let started = Record::run_state(run, RunState::Started, "{}");
+        state.note([(Offset::new(2, 2), &started)].into_iter());
+        assert_eq!(state.active.len(), 1);
     }
 }
