@@ -113,6 +113,23 @@ async fn a_run_that_is_over_in_every_way_but_for_the_store_waits_without_spinnin
     assert_eq!(owner.next_alarm(true, false), None);
 }
 
+/// The symptom: runs in the middle of large events filled the memory of all, and none was read on.
+#[tokio::test]
+async fn runs_that_hold_unfinished_events_do_not_wait_for_each_others_memory() {
+    let settings = RunsSettings { pending_bytes: 1, ..settings() };
+    let runs = Runs::new(Arc::new(Scripted::default()), settings, Metrics::new());
+    let mut owners = [(); 2].map(|()| {
+        let mut owner = Owner::new(runs.clone(), spec(Tagging::Off), caller(1).0, oneshot::channel().0);
+        assert!(owner.chunk(Some(Ok(http_body::Frame::data(Bytes::from_static(b"data: half"))))).is_none());
+        owner.account();
+        owner
+    });
+    assert!(owners.iter().all(Owner::may_read));
+    // What waits for the store is another matter.
+    assert!(owners[0].chunk(Some(Ok(http_body::Frame::data(Bytes::from_static(b" and whole\n\n"))))).is_none());
+    assert!(!owners[0].may_read());
+}
+
 #[tokio::test]
 async fn a_slow_store_is_told_once_that_it_was_slow_and_not_for_ever() {
     let store = Store::new(Duration::from_millis(60));
