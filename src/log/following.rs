@@ -75,3 +75,25 @@ impl PushSender {
         self.pushes.is_closed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The symptom: a follower that emptied its channel at the moment of the overflow slept on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_follower_that_empties_its_channel_during_an_overflow_is_still_owed_its_check() {
+        for _ in 0..20_000 {
+            let (sender, mut following) = following(1);
+            assert!(sender.send(Push::Check));
+            let second = tokio::spawn(async move { (sender.send(Push::Check), sender) });
+            for _ in 0..2 {
+                let heard = tokio::time::timeout(Duration::from_secs(10), following.next()).await;
+                assert!(matches!(heard, Ok(Some(Push::Check))), "{heard:?}");
+            }
+            assert!(second.await.unwrap().0);
+        }
+    }
+}
