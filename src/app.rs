@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -190,30 +190,21 @@ pub async fn run(
     Ok(())
 }
 
-/// Waits for the drain to begin and leads it to its end.
+/// Waits for the drain to begin and leads it to its end: new requests for a while (load balancers
+/// learn late), then runs until they end or their deadline, then what is left of the connections.
 async fn drain(config: &Config, shutdown: &Shutdown, runs: &Runs, tasks: &TaskTracker, stop: &CancellationToken) {
     shutdown.draining().await;
     tracing::info!(runs = runs.active(), sockets = tasks.len(), "draining");
-    tasks.close();
-    let idle = || runs.active() == 0 && tasks.is_empty();
-    let accepting = async {
-        sleep(config.shutdown.accept_for).await;
-        stop.cancel();
-        std::future::pending::<()>().await;
-    };
-    let ending = async {
-        let _ = timeout(config.shutdown.run_deadline, runs.idle()).await;
-        runs.interrupt();
-        let _ = timeout(LAST_WORDS, runs.idle()).await;
-        let _ = timeout(config.shutdown.spread, tasks.wait()).await;
-    };
-    if !idle() {
-        tokio::select! {
-            () = accepting => {}
-            () = ending => {}
-        }
-    }
+    let accept_for = if shutdown.is_hasty() { Duration::ZERO } else { config.shutdown.accept_for };
+    let deadline = Instant::now() + config.shutdown.run_deadline.max(accept_for);
+    sleep(accept_for).await;
     stop.cancel();
+    tasks.close();
+    let _ = timeout_at(deadline, runs.idle()).await;
+    runs.interrupt();
+    let _ = timeout(LAST_WORDS, runs.idle()).await;
+    let spread = if shutdown.is_hasty() { Duration::ZERO } else { config.shutdown.spread };
+    let _ = timeout(spread.saturating_sub(accept_for), tasks.wait()).await;
     shutdown.close();
     let _ = timeout(LAST_WORDS, tasks.wait()).await;
 }

@@ -4,6 +4,8 @@
 //! This module decides nothing about deadlines; `app` does, from `[shutdown]` of the configuration.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -24,18 +26,29 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     phase: watch::Sender<Phase>,
+    hasty: Arc<AtomicBool>,
     tracker: TaskTracker,
 }
 
 impl Shutdown {
     /// Serving.
     pub fn new() -> Self {
-        Shutdown { phase: watch::Sender::new(Phase::Serving), tracker: TaskTracker::new() }
+        Shutdown {
+            phase: watch::Sender::new(Phase::Serving),
+            hasty: Arc::new(AtomicBool::new(false)),
+            tracker: TaskTracker::new(),
+        }
     }
 
     /// Begins the drain; nothing happens where it has begun. `true`: this call began it.
     pub fn begin(&self) -> bool {
         self.advance(Phase::Draining)
+    }
+
+    /// Whether a person waits at a terminal (SIGINT): then nothing is waited for that is only there
+    /// for load balancers and for clients to spread out.
+    pub fn is_hasty(&self) -> bool {
+        self.hasty.load(Ordering::Acquire)
     }
 
     /// Ends the drain: what still runs has to stop. Goes through `Draining` where nothing began it.
@@ -95,6 +108,7 @@ impl Shutdown {
                 exit_now(128 + number);
             }
             asked = true;
+            self.hasty.store(name == "SIGINT", Ordering::Release);
             tracing::info!(signal = name, "draining; a second signal ends the process at once");
             self.begin();
         }

@@ -14,7 +14,8 @@ use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::ws::{self, SUBPROTOCOL};
 use crate::server::{Body, Problem, empty};
-use crate::wire::{After, Attach, Code};
+use crate::session::After;
+use crate::wire::{Attach, Code};
 
 /// Answers a request for a WebSocket: `101`, and the connection is served from then on; or a
 /// problem that says what is missing.

@@ -8,6 +8,7 @@ pub mod api;
 mod attachment;
 pub mod demo;
 pub mod handshake;
+mod pages;
 mod query;
 pub mod run_stream;
 mod socket;

@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use crate::gateway::attachment::Filter;
 use crate::server::Problem;
-use crate::session::{RunId, SessionId};
-use crate::wire::{After, Code};
+use crate::session::{After, RunId, SessionId};
+use crate::wire::{Code, after_from_query};
 
 /// The parameters of a URL, decoded. Unknown names are ignored.
 pub(super) struct Query(Vec<(String, String)>);
@@ -42,7 +42,7 @@ impl Query {
 
     /// `after`, an offset, `start` or `end`.
     pub(super) fn after(&self) -> Result<Option<After>, Problem> {
-        let parse = |text| After::from_query(text).map_err(|message| Problem::new(Code::BadOffset, message));
+        let parse = |text| after_from_query(text).map_err(|message| Problem::new(Code::BadOffset, message));
         self.text("after").map(parse).transpose()
     }
 

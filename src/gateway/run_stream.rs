@@ -20,9 +20,9 @@ use crate::hub::{Cursor, Delivery, Item};
 use crate::log::{Bounds, Gap, PageLimits, Read, Unavailable};
 use crate::run::{Started, TaggedId};
 use crate::server::{Body, BodyError, Problem, empty};
-use crate::session::{Kind, Offset, RunId, RunState, SessionId, Terminal};
+use crate::session::{After, Kind, Offset, RunId, RunState, SessionId, Terminal};
 use crate::sse::encode;
-use crate::wire::{After, Code};
+use crate::wire::Code;
 
 /// What to send of a run.
 #[derive(Clone, Debug)]

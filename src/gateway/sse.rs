@@ -1,10 +1,9 @@
-//! A session as SSE and as JSON pages: `GET /sessions/{s}/events`.
+//! A session as SSE: `GET /sessions/{s}/events`, which also answers in JSON pages (`pages`).
 //!
 //! As SSE every entry is one unnamed event whose `data` is the entry's frame, the same JSON as
 //! over WebSocket, and whose `id` is its offset. What is not an entry is named: `sidestream.live`,
 //! `sidestream.gap`, `sidestream.erased`.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,20 +16,18 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::time::sleep;
 
 use crate::gateway::Gateway;
-use crate::gateway::attachment::{Attachment, Filter, FrameText};
+use crate::gateway::attachment::{Attachment, FrameText};
+use crate::gateway::pages;
 use crate::gateway::query::Query;
 use crate::hub::{Delivery, NoSession};
-use crate::log::{Gap, PageLimits, Read};
-use crate::server::{Body, BodyError, Problem, full};
-use crate::session::{Offset, SessionId};
+use crate::log::Gap;
+use crate::server::{Body, BodyError, Problem};
+use crate::session::{After, Offset, SessionId};
 use crate::sse::encode;
-use crate::wire::{After, Code, entry_frame};
+use crate::wire::Code;
 
 /// A comment line after so long a silence: shorter than what intermediaries allow.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// The largest page of the JSON form.
-const MAX_PAGE: usize = 1_000;
 
 /// `GET /sessions/{session}/events`.
 pub async fn events(
@@ -47,8 +44,7 @@ pub async fn events(
     let filter = query.filter()?;
     let json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     if json {
-        let limit = query.number::<usize>("limit")?.unwrap_or(512).clamp(1, MAX_PAGE);
-        return page(gateway, session, after, limit, &filter).await;
+        return pages::page(gateway, session, after, query.number("limit")?, &filter).await;
     }
     let live = query.flag("live")?.unwrap_or(true);
     let after = after.unwrap_or(After::Start);
@@ -143,58 +139,4 @@ impl Reader {
         }
         Some(out.freeze())
     }
-}
-
-/// The JSON form: `{"session", "entries", "next", "tail"}`.
-async fn page(
-    gateway: &Gateway,
-    session: &SessionId,
-    after: Option<After>,
-    limit: usize,
-    filter: &Filter,
-) -> Result<Response<Body>, Problem> {
-    let unavailable = |error: crate::log::Unavailable| Problem::new(Code::StoreUnavailable, error.to_string());
-    let not_found = || Problem::new(Code::NotFound, "there is no such session");
-    let explicit = matches!(after, Some(After::Offset(_)));
-    let mut cursor = match after.unwrap_or(After::Start) {
-        After::Start => Offset::ZERO,
-        After::Offset(offset) => offset,
-        After::End => {
-            gateway.log.locate(session, crate::log::Place::End).await.map_err(unavailable)?.ok_or_else(not_found)?
-        }
-        After::Last(_) | After::Since(_) => return Err(Problem::new(Code::BadOffset, "not in a URL")),
-    };
-    let limits = PageLimits { entries: limit, ..PageLimits::default() };
-    let mut gap = None;
-    let page = loop {
-        match gateway.log.read(session, cursor, limits).await.map_err(unavailable)? {
-            Read::Page(page) => break page,
-            Read::NotFound => return Err(not_found()),
-            Read::Gap(found) if explicit => return Err(gone(&found)),
-            Read::Gap(found) => {
-                cursor = found.to;
-                gap = Some(found);
-            }
-        }
-    };
-    let last = page.entries.last().map_or(cursor, |entry| entry.offset);
-    let mut out = format!(r#"{{"session":"{session}","entries":["#);
-    let mut comma = "";
-    for entry in page.entries.iter().filter(|entry| filter.passes(entry)) {
-        out.push_str(comma);
-        out.push_str(&entry_frame(session, entry));
-        comma = ",";
-    }
-    let next = if last == page.tail { "null".to_owned() } else { format!("\"{last}\"") };
-    // Writing to a String cannot fail.
-    let _ = write!(out, r#"],"next":{next},"last":"{last}","tail":"{}""#, page.tail);
-    if let Some(Gap { from, to, lost, reason }) = gap {
-        let reason = reason.as_str();
-        let _ = write!(out, r#","gap":{{"from":"{from}","to":"{to}","lost":{lost},"reason":"{reason}"}}"#);
-    }
-    out.push('}');
-    let mut response = Response::new(full(out));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
 }

@@ -250,6 +250,7 @@ impl Followed {
                     drop(state);
                     self.announce(Phase::Following);
                 }
+                Read::Gap(gap) if gap.to == tail => return Ok(false),
                 Read::Gap(gap) => {
                     tracing::warn!(session = %self.session, reason = gap.reason.as_str(), from = %gap.from, to = %gap.to, "the log does not have the tail that was followed");
                     if gap.reason == GapReason::RolledBack {

@@ -10,9 +10,8 @@ use crate::hub::Cursor;
 use crate::hub::follower::Followed;
 use crate::hub::pages::Pages;
 use crate::log::{Log, Place, Unavailable};
-use crate::session::{ActiveRun, Offset, SessionId};
+use crate::session::{ActiveRun, After, Offset, SessionId};
 use crate::telemetry::Metrics;
-use crate::wire::After;
 
 /// How far a cursor may be ahead of our clock before it cannot be ours: two stores' clocks may
 /// differ, an hour is a different log.

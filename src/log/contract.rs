@@ -355,14 +355,16 @@ impl PushSender {
     /// Hands `push` over, or drops it where the follower is behind. `false`: the follower is gone.
     pub fn send(&self, push: Push) -> bool {
         use std::sync::atomic::Ordering;
-        match self.pushes.try_send(push) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.overflow.store(true, Ordering::Release);
-                true
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
+        let push = match self.pushes.try_send(push) {
+            Ok(()) => return true,
+            Err(mpsc::error::TrySendError::Full(push)) => push,
+            Err(mpsc::error::TrySendError::Closed(_)) => return false,
+        };
+        // The follower may have emptied the channel since, and be asleep where it no longer looks
+        // at the flag. So: the flag first, then once more. If that is refused as well, there is a
+        // push that the follower takes after the flag was set.
+        self.overflow.store(true, Ordering::Release);
+        !matches!(self.pushes.try_send(push), Err(mpsc::error::TrySendError::Closed(_)))
     }
 
     /// Whether the follower is gone.

@@ -99,6 +99,9 @@ impl Interceptor {
 
     /// Why streams of this request are not recorded, if they are not.
     fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
+        if matches!(*method, Method::HEAD | Method::CONNECT) {
+            return Some(NotRecorded::Method);
+        }
         if self.intercept == Intercept::Off {
             return Some(NotRecorded::Intercept);
         }
@@ -109,9 +112,7 @@ impl Interceptor {
                 let named = patterns.iter().any(|pattern| pattern.matches(method, path));
                 (!named).then_some(NotRecorded::Intercept)
             }
-            (true, None, _) => {
-                matches!(*method, Method::GET | Method::HEAD | Method::CONNECT).then_some(NotRecorded::Method)
-            }
+            (true, None, _) => (*method == Method::GET).then_some(NotRecorded::Method),
         }
     }
 

@@ -3,12 +3,14 @@
 //! Sans-I/O: this module imports only `bytes`, `serde` and `std`, takes time and randomness as
 //! arguments, and never spawns. Everything that writes or reads sessions speaks in these types.
 
+mod after;
 mod entry;
 mod gap;
 mod ids;
 mod offset;
 mod state;
 
+pub use after::After;
 pub use entry::{Entry, Kind, Record};
 pub use gap::{Gap, GapReason};
 pub use ids::{IdError, InstanceId, RunId, SessionId};

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::session::{Offset, RunId, SessionId};
+use crate::session::{After, RunId, SessionId};
 use crate::wire::Code;
 
 /// The longest `ref` that is echoed, in bytes of JSON.
@@ -50,21 +50,6 @@ pub struct Attach {
     pub sources: Option<Vec<String>>,
     /// Attach to a session that does not exist yet and follow it from its first entry.
     pub create: bool,
-}
-
-/// Where reading starts: the forms of `after`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// `"start"`: from the first entry.
-    Start,
-    /// `"end"`: only what is new.
-    End,
-    /// An offset: what comes after it.
-    Offset(Offset),
-    /// `{"last": n}`: the newest n entries and what is new.
-    Last(u64),
-    /// `{"since_ms": t}`: entries written at or after `t`, milliseconds since the Unix epoch.
-    Since(u64),
 }
 
 /// A message that was not understood; the socket stays open.
@@ -157,7 +142,7 @@ fn read_attach(text: &str) -> Field<Attach> {
     };
     Ok(Attach {
         session: session(raw.session)?,
-        after: raw.after.map_or(Ok(After::Start), After::from_json)?,
+        after: raw.after.map_or(Ok(After::Start), after_from_json)?,
         runs: raw.runs.map(run_ids).transpose()?,
         sources: raw.sources,
         create: raw.create.unwrap_or(false),
@@ -180,41 +165,38 @@ fn session(id: Option<String>) -> Field<SessionId> {
     SessionId::from_store(&id).map_err(|e| (Code::BadMessage, format!("`session`: {e}")))
 }
 
-impl After {
-    /// The value of `after` in a URL: `start`, `end` or an offset.
-    pub fn from_query(text: &str) -> Result<Self, String> {
-        match text {
-            "start" => Ok(After::Start),
-            "end" => Ok(After::End),
-            offset => {
-                offset.parse().map(After::Offset).map_err(|e| format!("`after` is start, end, or an offset: {e}"))
-            }
-        }
+/// The value of `after` in a URL: `start`, `end` or an offset. The error says so.
+pub fn after_from_query(text: &str) -> Result<After, String> {
+    match text {
+        "start" => Ok(After::Start),
+        "end" => Ok(After::End),
+        offset => offset.parse().map(After::Offset).map_err(|e| format!("`after` is start, end, or an offset: {e}")),
     }
+}
 
-    fn from_json(raw: &RawValue) -> Field<Self> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Word(String),
-            Last { last: u64 },
-            Since { since_ms: u64 },
-        }
-        let wrong = || {
-            let forms = "`after` is an offset, \"start\", \"end\", {\"last\": n} or {\"since_ms\": t}";
-            (Code::BadOffset, forms.to_owned())
-        };
-        match serde_json::from_str(raw.get()).map_err(|_| wrong())? {
-            Form::Word(word) => After::from_query(&word).map_err(|message| (Code::BadOffset, message)),
-            Form::Last { last } => Ok(After::Last(last)),
-            Form::Since { since_ms } => Ok(After::Since(since_ms)),
-        }
+fn after_from_json(raw: &RawValue) -> Field<After> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Word(String),
+        Last { last: u64 },
+        Since { since_ms: u64 },
+    }
+    let wrong = || {
+        let forms = "`after` is an offset, \"start\", \"end\", {\"last\": n} or {\"since_ms\": t}";
+        (Code::BadOffset, forms.to_owned())
+    };
+    match serde_json::from_str(raw.get()).map_err(|_| wrong())? {
+        Form::Word(word) => after_from_query(&word).map_err(|message| (Code::BadOffset, message)),
+        Form::Last { last } => Ok(After::Last(last)),
+        Form::Since { since_ms } => Ok(After::Since(since_ms)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Offset;
 
     fn attach(after: &str) -> Result<After, Code> {
         let text = format!(r#"{{"type":"attach","session":"s","after":{after}}}"#);

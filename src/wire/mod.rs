@@ -9,7 +9,7 @@ mod code;
 mod frame;
 mod server;
 
-pub use client::{After, Attach, ClientMessage, Reference, Rejected};
+pub use client::{Attach, ClientMessage, Reference, Rejected, after_from_query};
 pub use code::Code;
 pub use frame::{entry_frame, with_field};
 pub use server::ServerMessage;

@@ -197,6 +197,7 @@ async fn any_interleaving_of_writers_keeps_the_log_whole(store: Store) {
     let handle = tokio::runtime::Handle::current();
     let case = std::cell::Cell::new(0);
     let cases = if store == Store::Memory { 128 } else { 24 };
+    #[expect(clippy::disallowed_methods, reason = "the property runner is synchronous, the log is not")]
     tokio::task::block_in_place(|| {
         let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
         let steps = proptest::collection::vec(step(), 1..60);

@@ -20,6 +20,7 @@ mod following;
 mod interleavings;
 mod leases;
 mod locating;
+mod on_disk;
 mod opening;
 mod producers;
 mod reading;

@@ -197,10 +197,15 @@ async fn an_append_that_a_strangers_entry_prevents_is_not_called_stored() {
     let stranger = "99999999999999-1";
     let _: () = ::redis::cmd("XADD").arg(LOG).arg(stranger).arg("x").arg("y").query_async(&mut client).await.unwrap();
     let _: () = ::redis::cmd("XDEL").arg(LOG).arg(stranger).query_async(&mut client).await.unwrap();
+    let mut meta = async || -> std::collections::BTreeMap<String, String> {
+        ::redis::cmd("HGETALL").arg(META).query_async(&mut client).await.unwrap()
+    };
+    let before = meta().await;
     for _ in 0..2 {
         let refused = log.append(owner.append(&["a"])).await;
         assert!(refused.is_err(), "{refused:?}");
     }
+    assert_eq!(meta().await, before, "meta does not claim what is not stored");
     assert_eq!(read_after(&*log, &owner.session, Offset::ZERO).await.len(), 1);
 }
 

@@ -1,6 +1,6 @@
 //! The log on Redis: what only a real server can do to us. The contract itself is tested by
 //! `log_contract`, on every store.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test that cannot go on fails here")]
 
 #[path = "../support/redis_server.rs"]
 mod redis_server;

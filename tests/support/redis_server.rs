@@ -132,7 +132,7 @@ impl RedisServer {
         });
         let output = child.stdout.take().expect("stdout is piped");
         self.child = Some(child);
-        let (ready, started) = std::sync::mpsc::channel();
+        let (ready, started) = std::sync::mpsc::sync_channel(2);
         std::thread::spawn(move || {
             let mut said = String::new();
             for line in BufReader::new(output).lines().map_while(Result::ok) {

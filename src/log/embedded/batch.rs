@@ -93,7 +93,10 @@ impl<'t> Batch<'t> {
     }
 
     pub(super) fn append(&mut self, append: &Append) -> Result<Appended, Fault> {
-        debug_assert!(append.first_n > 0 && !append.records.is_empty());
+        if append.first_n == 0 {
+            // Entries are numbered from 1; a caller that is wrong must not stop the writer.
+            return Ok(Appended::Gap { expected: 1 });
+        }
         match &append.writer {
             Writer::Run { run, fence } => self.append_to_run(append, run, fence),
             Writer::Producer { id, epoch } => self.append_of_producer(append, id, *epoch),
@@ -113,7 +116,7 @@ impl<'t> Batch<'t> {
             return Ok(Appended::Closed(Closed::Unknown));
         };
         let flags = RunFlags::default();
-        if append.first_n + append.records.len() as u64 - 1 <= run.n {
+        if last_n(append) <= run.n {
             return Ok(Appended::Duplicate { last: run.last, flags });
         }
         if run.fence != *fence {
@@ -160,7 +163,7 @@ impl<'t> Batch<'t> {
         let current = known.filter(|known| known.epoch == epoch);
         let (n, flags) = (current.map_or(0, |current| current.n), RunFlags::default());
         if let Some(current) = current
-            && append.first_n + append.records.len() as u64 - 1 <= n
+            && last_n(append) <= n
         {
             return Ok(Appended::Duplicate { last: current.last, flags });
         }
@@ -263,6 +266,11 @@ impl<'t> Batch<'t> {
 
 fn first_fence(nonce: &ByteString) -> Fence {
     Fence { counter: 1, nonce: nonce.clone() }
+}
+
+/// The number of the last entry of an append.
+fn last_n(append: &Append) -> u64 {
+    append.first_n.saturating_add(append.records.len() as u64) - 1
 }
 
 /// Whether the caller has seen what the log does not have.

@@ -16,7 +16,7 @@ use super::leases::Leases;
 use super::options::EmbeddedOptions;
 use super::read::Snapshot;
 use super::start;
-use super::writer::{Job, QUEUE, Request, now_ms};
+use super::writer::{CLOSED, Job, QUEUE, Request, now_ms};
 use crate::log::{
     Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Read, Renewal,
     Retention, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
@@ -64,8 +64,15 @@ impl EmbeddedLog {
             retention: writer.retention,
         };
         tokio::spawn(sweep_regularly(requests.downgrade(), sweep_every));
-        std::thread::spawn(move || writer.run(waiting));
+        let thread = std::thread::Builder::new().name("log-writer".into());
+        thread.spawn(move || writer.run(waiting)).expect("the system has a thread for the log");
         Arc::new(log)
+    }
+
+    /// The database, for tests that look into its tables.
+    #[cfg(test)]
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
     }
 
     /// Has the writer apply `operation`; the answer comes once it is committed.
@@ -73,7 +80,7 @@ impl EmbeddedLog {
         &self,
         operation: impl FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let gone = || Unavailable::new("the log is closed");
+        let gone = || Unavailable::new(CLOSED);
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Job { operation, told: None, reply });
         self.requests.send(Request::Apply(job)).await.map_err(|_| gone())?;
@@ -85,7 +92,7 @@ impl EmbeddedLog {
         &self,
         work: impl FnOnce(Snapshot<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let _permit = self.readers.acquire().await.map_err(|_| Unavailable::new("the log is closed"))?;
+        let _permit = self.readers.acquire().await.map_err(|_| Unavailable::new(CLOSED))?;
         let (slot, retention) = (self.slot.clone(), self.retention);
         let read = move || slot.read(|read| work(Snapshot { read, retention, now_ms: now_ms() }));
         let done = tokio::task::spawn_blocking(read).await;

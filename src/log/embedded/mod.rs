@@ -9,6 +9,8 @@
 //!
 //! This module must never answer or push before the commit, and never let a second process in.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod batch;
 mod database;
 mod directory;
@@ -27,6 +29,9 @@ mod state;
 mod tables;
 mod write;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::OpenError;
 pub use log::EmbeddedLog;

@@ -31,6 +31,10 @@ impl Snapshot<'_> {
     pub(super) fn page(&self, session: &SessionId, after: Offset, limits: PageLimits) -> Result<Read, Fault> {
         let state = match self.session(session)? {
             Known::Live(state) => state,
+            // Whoever has all of it has missed nothing.
+            Known::Gone(Tomb { reason: TombReason::Expired, last, .. }) if last == after => {
+                return Ok(Read::Page(Page { entries: Vec::new(), tail: last }));
+            }
             Known::Gone(Tomb { reason: TombReason::Expired, last, .. }) => {
                 let lost = last.seq.saturating_sub(after.seq);
                 return Ok(Read::Gap(Gap { from: after, to: last, lost, reason: GapReason::Expired }));

@@ -22,8 +22,13 @@ pub(super) const QUEUE: usize = 1024;
 /// Operations that one commit takes.
 const BATCH: usize = 512;
 
-/// How soon after a failure the database is tried again.
+/// How soon after a failure the database is tried again: doubled with every failure up to the
+/// longest, for a check of a large file takes its time.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_millis(1600);
+
+/// What is said of a log that is closed.
+pub(super) const CLOSED: &str = "the log is closed";
 
 /// What the writer is asked to do.
 pub(super) enum Request {
@@ -82,8 +87,16 @@ struct Working {
     sweeper: Sweeper,
     /// There may be entries of sessions that are gone.
     garbage: bool,
-    /// When the database failed last; none: it is open.
-    failed: Option<Instant>,
+    /// When the database is to be opened again; none: it is open.
+    retry_at: Option<Instant>,
+    /// How long the next failure makes everybody wait.
+    retry_after: Duration,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.health.send_replace(StoreHealth::Down { reason: CLOSED.into() });
+    }
 }
 
 impl Writer {
@@ -91,10 +104,16 @@ impl Writer {
     pub(super) fn run(self, mut requests: mpsc::Receiver<Request>) {
         let followers = self.followers.clone();
         let slot = self.slot.clone();
-        let mut working = Working { writer: self, sweeper: Sweeper::default(), garbage: true, failed: None };
+        let mut working = Working {
+            writer: self,
+            sweeper: Sweeper::default(),
+            garbage: true,
+            retry_at: None,
+            retry_after: RETRY_AFTER,
+        };
         let closed = working.work(&mut requests);
         requests.close();
-        slot.close("the log is closed".into());
+        slot.close(CLOSED.into());
         followers.end();
         // The lock of the directory goes before the answer, so that another may take it then.
         drop(working);
@@ -108,7 +127,7 @@ impl Working {
     /// Batch after batch; who asked for the end, if somebody did.
     fn work(&mut self, requests: &mut mpsc::Receiver<Request>) -> Option<oneshot::Sender<()>> {
         loop {
-            let busy = self.garbage && self.failed.is_none();
+            let busy = self.garbage && self.retry_at.is_none();
             let first = if busy { requests.try_recv().ok() } else { Some(requests.blocking_recv()?) };
             if busy && first.is_none() && requests.is_closed() && requests.is_empty() {
                 return None;
@@ -144,7 +163,10 @@ impl Working {
                 return;
             }
             match self.attempt(&mut jobs) {
-                Ok(()) => return answer(jobs, Ok(())),
+                Ok(()) => {
+                    self.retry_after = RETRY_AFTER;
+                    return answer(jobs, Ok(()));
+                }
                 // What is damaged concerns one session; the others must not wait for it.
                 Err(Failure { job: Some(at), fault: fault @ Fault::Damaged(_) }) => {
                     tracing::error!(%fault, "an operation failed");
@@ -218,36 +240,40 @@ impl Working {
         }
     }
 
-    /// The database has failed: everybody is told, and it is closed to be opened again.
+    /// The database has failed: it is closed, to be opened again, and everybody is told.
     fn fail(&mut self, fault: Fault) -> Unavailable {
         let why = Unavailable::from(fault);
         tracing::error!(reason = why.detail, "the store failed");
         self.writer.slot.close(why.detail.clone());
-        self.failed = Some(Instant::now());
-        self.writer.health.send_replace(StoreHealth::Down { reason: why.detail.clone() });
+        self.is_down(&why);
         why
     }
 
-    /// Opens the database again if it has failed.
+    fn is_down(&mut self, why: &Unavailable) {
+        self.retry_at = Some(Instant::now() + self.retry_after);
+        self.retry_after = (self.retry_after * 2).min(LONGEST_RETRY);
+        self.writer.health.send_replace(StoreHealth::Down { reason: why.detail.clone() });
+    }
+
+    /// Opens the database again if it has failed, and it is time.
     fn reopen(&mut self) -> Result<(), Unavailable> {
-        let Some(failed) = self.failed else { return Ok(()) };
-        let down = || match &*self.writer.health.borrow() {
-            StoreHealth::Down { reason } => Unavailable::new(reason.clone()),
-            StoreHealth::Up => Unavailable::new("the store is being opened"),
-        };
-        if failed.elapsed() < RETRY_AFTER {
-            return Err(down());
+        let Some(retry_at) = self.retry_at else { return Ok(()) };
+        if Instant::now() < retry_at {
+            let health = self.writer.health.borrow();
+            return Err(match &*health {
+                StoreHealth::Down { reason } => Unavailable::new(reason.clone()),
+                StoreHealth::Up => Unavailable::new("the store has failed"),
+            });
         }
         match self.writer.place.open_again() {
             Ok(database) => self.writer.slot.put(database),
             Err(fault) => {
                 let why = Unavailable::from(fault);
-                self.failed = Some(Instant::now());
-                self.writer.health.send_replace(StoreHealth::Down { reason: why.detail.clone() });
+                self.is_down(&why);
                 return Err(why);
             }
         }
-        self.failed = None;
+        self.retry_at = None;
         self.garbage = true;
         tracing::info!("the store works again");
         self.writer.health.send_replace(StoreHealth::Up);
