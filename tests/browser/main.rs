@@ -9,17 +9,19 @@ mod page;
 mod support;
 mod webdriver;
 
+use std::ops::Range;
+
 use serde::Deserialize;
 
 use crate::page::{ask, open, seen, sidecar_with_page};
-use crate::support::{Agent, until};
+use crate::support::{Agent, Asked, ScriptedAgent, until};
 use crate::webdriver::Browser;
 
 /// The recording that the demo agent answers a first question with.
 const FIRST: &str = "openai-chat__mistral-magistral.sse";
 
-/// Events a second at which an answer takes some seconds: long enough to interfere with it.
-const UNHURRIED: u32 = 40;
+/// The entries of an answer before its first event: the question and the run's start.
+const BEFORE: u64 = 2;
 
 /// A row of the recordings' index: what others have read from them.
 #[derive(Deserialize)]
@@ -37,13 +39,34 @@ fn text_sha256(file: &str) -> String {
     index().into_iter().find(|row| row.file == file).unwrap().text_sha256.unwrap()
 }
 
+/// Asks, and answers with words that the test chooses.
+async fn ask_for_words(browser: &Browser, agent: &mut ScriptedAgent, question: &str, which: Range<u32>) -> Asked {
+    ask(browser, question, 0).await;
+    let mut asked = agent.asked().await;
+    asked.sse().await;
+    say(&mut asked, which).await;
+    asked
+}
+
+/// Says one word per event, as an OpenAI chat stream has them.
+async fn say(asked: &mut Asked, which: Range<u32>) {
+    for n in which {
+        asked.event(serde_json::json!({"choices": [{"index": 0, "delta": {"content": words(n..n + 1)}}]})).await;
+    }
+}
+
+/// What the page shows of these events.
+fn words(which: Range<u32>) -> String {
+    which.map(|n| format!("word{n} ")).collect()
+}
+
 #[tokio::test]
 async fn an_answer_streams_in_and_is_the_one_that_was_recorded() {
     let Some(browser) = Browser::start().await else { return };
     let agent = Agent::recordings().await;
     let sidecar = sidecar_with_page(agent.url()).start().await;
     open(&browser, &sidecar).await;
-    ask(&browser, "How do I cross the street?", UNHURRIED).await;
+    ask(&browser, "How do I cross the street?", 40).await;
     let early = seen(&browser, "streams", |seen| seen.entries >= 5).await;
     assert_eq!(early.only_run().state, "streaming");
     assert_eq!(early.replayed, 0);
@@ -67,93 +90,101 @@ async fn an_answer_streams_in_and_is_the_one_that_was_recorded() {
 #[tokio::test]
 async fn a_reload_in_the_middle_of_an_answer_brings_back_history_and_live_tail() {
     let Some(browser) = Browser::start().await else { return };
-    let agent = Agent::recordings().await;
-    let sidecar = sidecar_with_page(agent.url()).start().await;
+    let mut agent = ScriptedAgent::start().await;
+    let sidecar = sidecar_with_page(&agent.url()).start().await;
     open(&browser, &sidecar).await;
-    ask(&browser, "Reload me", UNHURRIED).await;
-    let before = seen(&browser, "is in the middle", |seen| seen.entries >= 20).await;
+    let mut answer = ask_for_words(&browser, &mut agent, "Reload me", 0..10).await;
+    let before = seen(&browser, "is in the middle", |seen| seen.entries == BEFORE + 10).await;
     browser.click("#reload").await;
+    let back = seen(&browser, "is back", |seen| seen.connections == 1 && seen.replayed == BEFORE + 10).await;
+    assert_eq!((&back.session, &back.offsets), (&before.session, &before.offsets));
+    assert_eq!(back.runs, before.runs);
+    say(&mut answer, 10..20).await;
+    answer.end().await;
     let end = seen(&browser, "has the whole answer", |seen| seen.all("completed")).await;
     end.assert_exact();
-    assert_eq!(end.session, before.session);
-    assert!(end.replayed >= before.entries, "{} replayed of {}", end.replayed, before.entries);
-    assert!(end.replayed < end.entries, "the rest came live");
-    assert_eq!(end.offsets[..before.offsets.len()], before.offsets);
-    assert_eq!(end.only_run().text_sha256(), text_sha256(FIRST));
+    assert_eq!((end.entries, end.replayed), (BEFORE + 20 + 1, BEFORE + 10), "the rest came live");
+    assert_eq!(end.only_run().text, words(0..20));
     assert_eq!(end.only_run().question.as_deref(), Some("Reload me"));
-    assert_eq!(agent.received("POST /api/chat").await, 1, "a reload asks nothing");
+    assert_eq!(agent.count(), 1, "a reload asks nothing");
 }
 
 #[tokio::test]
 async fn a_second_tab_shows_the_same_from_the_start_and_live() {
     let Some(browser) = Browser::start().await else { return };
-    let agent = Agent::recordings().await;
-    let sidecar = sidecar_with_page(agent.url()).start().await;
+    let mut agent = ScriptedAgent::start().await;
+    let sidecar = sidecar_with_page(&agent.url()).start().await;
     open(&browser, &sidecar).await;
-    ask(&browser, "Two of you", UNHURRIED).await;
-    seen(&browser, "is in the middle", |seen| seen.entries >= 20).await;
+    let mut answer = ask_for_words(&browser, &mut agent, "Two of you", 0..10).await;
+    seen(&browser, "is in the middle", |seen| seen.entries == BEFORE + 10).await;
     browser.click("#second").await;
     let tabs = until("the second tab", async || Some(browser.tabs().await).filter(|tabs| tabs.len() == 2)).await;
     browser.turn_to(&tabs[1]).await;
+    seen(&browser, "has the history", |seen| seen.replayed == BEFORE + 10).await;
+    say(&mut answer, 10..20).await;
+    answer.end().await;
     let second = seen(&browser, "has the whole answer", |seen| seen.all("completed")).await;
     second.assert_exact();
-    assert!((20..second.entries).contains(&second.replayed), "{} of {}", second.replayed, second.entries);
+    assert_eq!((second.entries, second.replayed), (BEFORE + 20 + 1, BEFORE + 10));
     browser.turn_to(&tabs[0]).await;
     let first = seen(&browser, "has the whole answer", |seen| seen.all("completed")).await;
     first.assert_exact();
-    assert_eq!(first.offsets, second.offsets);
-    assert_eq!(first.runs, second.runs);
-    assert_eq!(first.replayed, 0);
-    assert_eq!(agent.received("POST /api/chat").await, 1);
+    assert_eq!((&first.offsets, &first.runs, first.replayed), (&second.offsets, &second.runs, 0));
+    assert_eq!(first.only_run().text, words(0..20));
+    assert_eq!(agent.count(), 1);
 }
 
 #[tokio::test]
 async fn a_pulled_connection_resumes_after_the_last_offset_seen() {
     let Some(browser) = Browser::start().await else { return };
-    let agent = Agent::recordings().await;
-    let sidecar = sidecar_with_page(agent.url()).start().await;
+    let mut agent = ScriptedAgent::start().await;
+    let sidecar = sidecar_with_page(&agent.url()).start().await;
     open(&browser, &sidecar).await;
-    ask(&browser, "Pull the plug", UNHURRIED).await;
-    seen(&browser, "is in the middle", |seen| seen.entries >= 20).await;
+    let mut answer = ask_for_words(&browser, &mut agent, "Pull the plug", 0..10).await;
+    seen(&browser, "is in the middle", |seen| seen.entries == BEFORE + 10).await;
     browser.click("#pull").await;
     let pulled = seen(&browser, "is unplugged", |seen| seen.state == "pulled").await;
+    say(&mut answer, 10..20).await;
     let log = format!("/_sidestream/v1/sessions/{}", pulled.session);
     until("an agent that went on", async || {
-        let tail = sidecar.get(&log).send().await.json().await["entries"].as_u64().unwrap();
-        (tail >= pulled.entries + 20).then_some(())
+        let session = sidecar.get(&log).send().await.json().await;
+        (session["entries"] == BEFORE + 20).then_some(())
     })
     .await;
-    let still = seen(&browser, "can be asked", |_| true).await;
-    assert_eq!((still.entries, still.state.as_str()), (pulled.entries, "pulled"), "it has seen nothing of it");
+    let still = seen(&browser, "can be looked at", |_| true).await;
+    assert_eq!((still.entries, still.state.as_str()), (BEFORE + 10, "pulled"), "it has seen nothing of it");
     browser.click("#pull").await;
+    let resumed = seen(&browser, "has caught up", |seen| seen.entries == BEFORE + 20).await;
+    assert_eq!((resumed.replayed, resumed.connections), (10, 2), "what was missed is replayed, and only that");
+    say(&mut answer, 20..30).await;
+    answer.end().await;
     let end = seen(&browser, "has the whole answer", |seen| seen.all("completed")).await;
     end.assert_exact();
-    assert_eq!(end.connections, 2);
-    assert!(end.replayed >= 20, "what was missed is replayed, and only that: {}", end.replayed);
-    assert!(end.replayed <= end.entries - pulled.entries);
-    assert_eq!(end.only_run().text_sha256(), text_sha256(FIRST));
-    assert_eq!(agent.received("POST /api/chat").await, 1);
+    assert_eq!((end.entries, end.replayed), (BEFORE + 30 + 1, 10));
+    assert_eq!(end.only_run().text, words(0..30));
+    assert_eq!(agent.count(), 1);
 }
 
 #[tokio::test]
 async fn a_sidecar_that_dies_leaves_the_run_interrupted_and_the_page_goes_on() {
     let Some(browser) = Browser::start().await else { return };
-    let agent = Agent::recordings().await;
+    let mut agent = ScriptedAgent::start().await;
     let store = tempfile::tempdir().unwrap();
-    let options = sidecar_with_page(agent.url()).store(format!("file:{}", store.path().display()));
+    let options = sidecar_with_page(&agent.url()).store(format!("file:{}", store.path().display()));
     let mut sidecar = options.start().await;
     open(&browser, &sidecar).await;
-    ask(&browser, "Die in the middle", UNHURRIED).await;
-    let before = seen(&browser, "is in the middle", |seen| seen.entries >= 20).await;
+    let answer = ask_for_words(&browser, &mut agent, "Die in the middle", 0..10).await;
+    let before = seen(&browser, "is in the middle", |seen| seen.entries == BEFORE + 10).await;
     sidecar.process().kill();
-    seen(&browser, "has noticed", |seen| seen.state == "waiting" || seen.state == "connecting").await;
+    seen(&browser, "has noticed", |seen| seen.state != "live").await;
+    drop(answer);
     let sidecar = sidecar.restart().await;
     let after = seen(&browser, "knows the end", |seen| seen.state == "live" && seen.all("interrupted")).await;
     after.assert_exact();
     assert_eq!(after.offsets[..before.offsets.len()], before.offsets);
-    assert!(after.entries > before.entries);
-    assert!(after.connections >= 2);
-    ask(&browser, "And again", 0).await;
+    assert_eq!((after.entries, after.connections), (BEFORE + 10 + 1, 2));
+    assert_eq!(after.only_run().text, words(0..10));
+    ask_for_words(&browser, &mut agent, "And again", 0..3).await.end().await;
     let end = seen(&browser, "has another answer", |seen| seen.runs.last().unwrap().state == "completed").await;
     end.assert_exact();
     assert_eq!(end.runs.len(), 2);
