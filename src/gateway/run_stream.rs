@@ -155,7 +155,8 @@ impl Reader {
                         return Next::Chunk(out.freeze());
                     }
                 }
-                Delivery::Live(_) => {}
+                // What was there is sent; the head must not wait for what is to come.
+                Delivery::Live(_) => return Next::Chunk(Bytes::new()),
                 Delivery::Gap(gap) => return Next::Gap(gap),
                 Delivery::Erased => return Next::End(Err("the session was erased")),
             }
@@ -179,6 +180,7 @@ impl Reader {
             Kind::Run => {
                 self.ended = record.state().and_then(RunState::terminal).map(|terminal| match terminal {
                     Terminal::Completed => Ok(()),
+                    Terminal::Failed if ended_in_order(&record.data) => Ok(()),
                     Terminal::Failed => Err("the run failed"),
                     Terminal::Cancelled => Err("the run was cancelled"),
                     Terminal::Interrupted => Err("the run was interrupted"),
@@ -227,6 +229,12 @@ pub async fn find_upstream_id(
         }
     }
     Ok(found.map(|offset| (run, offset)))
+}
+
+/// Whether the upstream ended its answer as HTTP says although the run failed: then the last event
+/// says that it has, and the first caller got it with a clean end.
+fn ended_in_order(details: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(details).is_ok_and(|details| details["reason"] == "error_event")
 }
 
 /// The session's newest active run.

@@ -127,9 +127,13 @@ impl Cursor {
     }
 
     /// Delivers what follows our position, which thereby is proven to be in the log.
-    fn deliver(&mut self, items: Vec<Arc<Item>>) -> Delivery {
-        if !self.live && self.at.seq >= self.replay_to.seq {
-            return self.now_live();
+    fn deliver(&mut self, mut items: Vec<Arc<Item>>) -> Delivery {
+        if !self.live {
+            if self.at.seq >= self.replay_to.seq {
+                return self.now_live();
+            }
+            // What came since belongs after `Live`.
+            items.retain(|item| self.is_replay(item.offset()));
         }
         if let Some(last) = items.last() {
             self.at = last.offset();

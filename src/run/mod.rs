@@ -6,7 +6,7 @@
 //! A run never outlives its upstream answer, never has two terminals, and never waits for a
 //! reader.
 
-mod batch;
+mod books;
 mod caller;
 mod commit;
 mod lease;

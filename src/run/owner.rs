@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::log::{Append, Appended, Closed, Fence, OpenRun, Opened, Writer};
-use crate::run::batch::{Books, Held};
+use crate::run::books::{Books, Held};
 use crate::run::caller::Caller;
 use crate::run::commit::{self, Committed};
 use crate::run::runs::Life;

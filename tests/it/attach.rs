@@ -99,7 +99,10 @@ async fn an_unknown_session_is_not_found_and_the_socket_stays_open(
     let stage = Stage::on(store).await;
     let mut device = stage.sidecar.connect().await;
     let refused = device.ask(json!({"type": "attach", "session": "unknown"})).await;
-    assert_eq!((refused.kind(), &refused["code"], &refused["session"]), ("error", &json!("not_found"), &json!("unknown")));
+    assert_eq!(
+        (refused.kind(), &refused["code"], &refused["session"]),
+        ("error", &json!("not_found"), &json!("unknown"))
+    );
     assert_eq!(device.ask(json!({"type": "ping"})).await.kind(), "pong");
     let answer = stage.sidecar.get("/_sidestream/v1/sessions/unknown/events").send().await;
     assert_eq!(answer.problem().await, (404, "not_found".into()));
@@ -132,9 +135,7 @@ async fn an_unknown_session_in_the_url_closes_with_4404_unless_it_may_be_created
 
 #[rstest]
 #[tokio::test]
-async fn one_socket_follows_several_sessions_until_it_detaches(
-    #[values(Store::Embedded, Store::Redis)] store: Store,
-) {
+async fn one_socket_follows_several_sessions_until_it_detaches(#[values(Store::Embedded, Store::Redis)] store: Store) {
     let mut stage = Stage::on(store).await;
     let mut device = stage.sidecar.connect().await;
     let mut runs = Vec::new();

@@ -95,7 +95,8 @@ async fn a_cursor_that_is_not_ours_is_a_clear_error(#[values(Store::Embedded, St
         let error = device.ask(json!({"type": "attach", "session": "s", "after": after})).await;
         assert_eq!((error.kind(), &error["code"]), ("error", &json!("bad_offset")), "{after}: {error}");
     }
-    let paths = ["/_sidestream/v1/sessions/s/events".to_owned(), format!("/_sidestream/v1/sessions/s/runs/{}/stream", run.id)];
+    let paths =
+        ["/_sidestream/v1/sessions/s/events".to_owned(), format!("/_sidestream/v1/sessions/s/runs/{}/stream", run.id)];
     for path in paths {
         for after in ["17", "evt_123", "01-1", &future] {
             let answer = stage.sidecar.get(format!("{path}?after={after}")).send().await;

@@ -6,7 +6,9 @@ use crate::support::{Message, Run, SseClient, Stage, Store, WebSocket};
 
 /// A session with two runs under way, of the agents `planner` and `writer`.
 async fn two_agents(stage: &mut Stage) -> (Run, Run) {
-    let ask = |source: &str| stage.sidecar.post("/chat").header("sidestream-session", "s").header("sidestream-source", source);
+    let ask = |source: &str| {
+        stage.sidecar.post("/chat").header("sidestream-session", "s").header("sidestream-source", source)
+    };
     let (planner, writer) = (ask("planner"), ask("writer"));
     (stage.answered(planner).await, stage.answered(writer).await)
 }
@@ -34,7 +36,8 @@ async fn read_until(device: &mut WebSocket, last: u32) -> Vec<Message> {
 async fn a_filter_shows_the_same_live_and_in_replay() {
     let mut stage = Stage::on(Store::Embedded).await;
     let (mut planner, mut writer) = two_agents(&mut stage).await;
-    let filters = [json!({"sources": ["writer"]}), json!({"runs": [writer.id]}), json!({"sources": ["writer", "other"]})];
+    let filters =
+        [json!({"sources": ["writer"]}), json!({"runs": [writer.id]}), json!({"sources": ["writer", "other"]})];
     let mut live = Vec::new();
     for filter in &filters {
         let mut device = stage.sidecar.connect().await;

@@ -75,7 +75,11 @@ async fn what_was_asked_through_either_instance_is_in_the_one_session() {
         ended == 6
     });
     let all = all.await;
-    let questions: Vec<String> = all.iter().filter(|message| message.kind() == "input").map(|input| input["json"].as_str().unwrap().to_owned()).collect();
+    let questions: Vec<String> = all
+        .iter()
+        .filter(|message| message.kind() == "input")
+        .map(|input| input["json"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(questions, (0..6).map(|n| format!("question {n}")).collect::<Vec<_>>());
 }
 

@@ -23,3 +23,4 @@ mod retention;
 mod runs;
 mod shutdown;
 mod slow_readers;
+mod slow_stores;

@@ -218,7 +218,8 @@ async fn an_answer_that_is_compressed_or_cut_anywhere_is_the_same_answer(#[case]
     let scene = Scene::on(Store::Embedded).await;
     for recording in recordings().into_iter().filter(|recording| recording.is_sse()).step_by(9) {
         let answer = scene.sidecar.post(format!("/replay/{}?{how}", recording.file)).send().await;
-        let (session, run) = (answer.header("sidestream-session").to_owned(), answer.header("sidestream-run").to_owned());
+        let (session, run) =
+            (answer.header("sidestream-session").to_owned(), answer.header("sidestream-run").to_owned());
         let (body, end) = answer.whole().await;
         assert_eq!((end, body == recording.body), (End::Clean, true), "{}", recording.file);
         let mut device = scene.sidecar.connect().await;
@@ -235,7 +236,8 @@ async fn what_is_not_utf8_or_no_event_is_read_as_the_standard_says() {
         let straight = crate::support::Ask::post(scene.agent.url(), format!("/fault/{fault}")).send().await;
         let (expected, _) = straight.whole().await;
         let answer = scene.sidecar.post(format!("/fault/{fault}")).send().await;
-        let (session, run) = (answer.header("sidestream-session").to_owned(), answer.header("sidestream-run").to_owned());
+        let (session, run) =
+            (answer.header("sidestream-session").to_owned(), answer.header("sidestream-run").to_owned());
         let (body, end) = answer.whole().await;
         assert_eq!((body, end), (expected.clone(), End::Clean), "{fault}: the direct caller's bytes");
         let mut device = scene.sidecar.connect().await;

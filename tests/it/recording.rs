@@ -14,9 +14,7 @@ async fn sessions(stage: &Stage) -> Vec<String> {
 
 #[rstest]
 #[tokio::test]
-async fn an_answer_says_in_which_session_and_run_it_is_kept(
-    #[values(Store::Embedded, Store::Redis)] store: Store,
-) {
+async fn an_answer_says_in_which_session_and_run_it_is_kept(#[values(Store::Embedded, Store::Redis)] store: Store) {
     let mut stage = Stage::on(store).await;
     let run = stage.run().await;
     assert_eq!((run.session.len(), run.id.len()), (32, 32), "128 random bits each");
@@ -25,7 +23,10 @@ async fn an_answer_says_in_which_session_and_run_it_is_kept(
     let started = &stage.sidecar.entries(&run.session).await[0];
     assert_eq!((&started["state"], &started["run"]), (&json!("started"), &json!(run.id)));
     assert_eq!(started["offset"], run.caller.header("sidestream-offset"));
-    assert_eq!((&started["status"], &started["method"], &started["path"]), (&json!(200), &json!("POST"), &json!("/chat")));
+    assert_eq!(
+        (&started["status"], &started["method"], &started["path"]),
+        (&json!(200), &json!("POST"), &json!("/chat"))
+    );
     let mut listed = sessions(&stage).await;
     listed.sort();
     let mut expected = [run.session, other.session];
@@ -56,7 +57,8 @@ async fn a_get_stream_passes_through_and_says_that_it_is_not_durable() {
 
 #[tokio::test]
 async fn a_route_records_what_its_rules_say() {
-    let routes = "[[route]]\nmatch = \"GET /live\"\nintercept = true\n[[route]]\nmatch = \"POST /secret\"\nrecord = false";
+    let routes =
+        "[[route]]\nmatch = \"GET /live\"\nintercept = true\n[[route]]\nmatch = \"POST /secret\"\nrecord = false";
     let mut stage = Stage::with(Store::Embedded, routes).await;
     let run = stage.answered(stage.sidecar.get("/live")).await;
     run.upstream.end().await;
@@ -104,7 +106,9 @@ async fn an_error_answer_that_streams_is_not_a_run() {
     let mut stage = Stage::on(Store::Embedded).await;
     let upstream = async {
         let mut upstream = stage.agent.asked().await;
-        upstream.raw("HTTP/1.1 429 Too Many\r\ncontent-type: text/event-stream\r\ncontent-length: 9\r\n\r\ndata: 1\n\n").await;
+        upstream
+            .raw("HTTP/1.1 429 Too Many\r\ncontent-type: text/event-stream\r\ncontent-length: 9\r\n\r\ndata: 1\n\n")
+            .await;
     };
     let (caller, ()) = tokio::join!(stage.sidecar.post("/chat").send(), upstream);
     assert_eq!(caller.status, 429);

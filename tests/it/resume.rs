@@ -120,7 +120,8 @@ async fn a_run_as_sse_is_the_same_dialect_in_canonical_framing() {
     let (caller, upstream) = tokio::join!(stage.sidecar.post("/chat").send(), upstream);
     assert_eq!((caller.header("set-cookie"), caller.header("x-request-id")), ("secret=1", "9"));
     let mut run = Run::new(caller, upstream);
-    let text = ":comment\r\nunknown: x\r\nid:7\r\nevent:delta\r\ndata:a\r\ndata:  b\r\n\r\nevent: no data\r\n\r\ndata\r\n\r\n";
+    let text =
+        ":comment\r\nunknown: x\r\nid:7\r\nevent:delta\r\ndata:a\r\ndata:  b\r\n\r\nevent: no data\r\n\r\ndata\r\n\r\n";
     run.upstream.write(text).await;
     run.upstream.end().await;
     run.caller.whole().await;
@@ -142,6 +143,47 @@ async fn a_run_that_ends_with_an_error_event_ends_for_who_resumes_as_it_did_for_
     assert_eq!(end, End::Clean);
     let path = format!("/_sidestream/v1/sessions/{}/runs/{}/stream", run.session, run.id);
     assert_eq!(stage.sidecar.get(path).send().await.whole().await, (body, End::Clean));
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_upstreams_own_ids_are_honoured_where_the_session_is_known(
+    #[values(Store::Embedded, Store::Redis)] store: Store,
+) {
+    let route = "[[route]]\nmatch = \"* /chat\"\nintercept = true\nsession = [\"query:thread\"]";
+    let mut stage = Stage::with(store, route).await;
+    let ask = |stage: &Stage| stage.sidecar.get("/chat?thread=t").header("accept", "text/event-stream");
+    let mut run = stage.answered(ask(&stage)).await;
+    run.upstream.write("id: 7\ndata: 1\n\ndata: 2\n\nid: 8\ndata: 3\n\n").await;
+    run.caller.arrives("data: 3\n\n").await;
+    drop(run.caller);
+    let back = ask(&stage).header("last-event-id", "7").send().await;
+    assert_eq!(back.header("sidestream-run"), run.id);
+    let mut reader = SseClient::new(back);
+    // Who has id 7 may have the event after it, too, but may not: the entry with the id counts.
+    assert_eq!(reader.next().await.unwrap().data, "2");
+    assert_eq!(reader.next().await.unwrap().data, "3");
+    run.upstream.end().await;
+    assert_eq!(reader.next().await, Err(End::Clean));
+    assert_eq!(ask(&stage).header("last-event-id", "8").send().await.status, 204);
+    assert_eq!(stage.agent.count(), 1);
+    // An id that the run does not have is the upstream's business.
+    let other = stage.answered(ask(&stage).header("last-event-id", "unheard-of")).await;
+    assert_eq!(other.upstream.header("last-event-id"), Some("unheard-of"));
+    assert_ne!(other.id, run.id);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_live_run_that_has_said_nothing_yet_is_answered_at_once(
+    #[values(Store::Embedded, Store::Redis)] store: Store,
+) {
+    let mut stage = Stage::on(store).await;
+    let mut run = stage.run_in("s").await;
+    let path = "/_sidestream/v1/sessions/s/runs/active/stream";
+    let mut reader = SseClient::new(stage.sidecar.get(path).send().await);
+    run.upstream.event("1").await;
+    assert_eq!(reader.next().await.unwrap().data, "1");
 }
 
 #[tokio::test]

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::{Ask, Message, RunningStore, Stage, Store, until};
+use crate::support::{Ask, Message, Run, RunningStore, Stage, Store, until};
 
 const SMALL: &str = "[store]\nmax_entries = 300\n";
 
-/// A session whose first entries are trimmed; the offsets of all that it ever had.
-async fn trimmed(stage: &mut Stage) -> Vec<Message> {
+/// A session whose first entries are trimmed: its run, and all that it ever had.
+async fn trimmed(stage: &mut Stage) -> (Run, Vec<Message>) {
     let mut run = stage.run_in("s").await;
     let mut device = stage.sidecar.connect().await;
     device.attach("s").await;
@@ -22,7 +22,7 @@ async fn trimmed(stage: &mut Stage) -> Vec<Message> {
     }
     all.retain(Message::is_entry);
     assert_eq!(all.len(), 2_001);
-    all
+    (run, all)
 }
 
 /// Known failure 11: a cursor older than the log is silently moved forward.
@@ -32,9 +32,10 @@ async fn a_cursor_older_than_the_log_is_told_exactly_what_it_has_lost(
     #[values(Store::Embedded, Store::Redis)] store: Store,
 ) {
     let mut stage = Stage::with(store, SMALL).await;
-    let all = trimmed(&mut stage).await;
+    let (_run, all) = trimmed(&mut stage).await;
     let described = stage.sidecar.get("/_sidestream/v1/sessions/s").send().await.json().await;
     let lost = all.len() as u64 - described["entries"].as_u64().unwrap();
+    assert_eq!(described["tail"], all.last().unwrap().offset().to_string());
     assert!(lost > 1_000, "{described}");
     let last_lost = all[lost as usize - 1].offset();
     assert_eq!(described["trimmed"], last_lost.to_string());
@@ -64,9 +65,8 @@ async fn a_cursor_older_than_the_log_is_told_exactly_what_it_has_lost(
 #[tokio::test]
 async fn a_run_whose_beginning_is_trimmed_is_gone_as_sse_before_any_body() {
     let mut stage = Stage::with(Store::Embedded, SMALL).await;
-    let all = trimmed(&mut stage).await;
-    let run = all[0]["run"].as_str().unwrap();
-    let path = format!("/_sidestream/v1/sessions/s/runs/{run}/stream");
+    let (run, all) = trimmed(&mut stage).await;
+    let path = format!("/_sidestream/v1/sessions/s/runs/{}/stream", run.id);
     assert_eq!(stage.sidecar.get(&path).send().await.problem().await, (410, "gone".into()));
     let newest = all[1_990].offset();
     let answer = stage.sidecar.get(format!("{path}?after={newest}")).send().await;
@@ -99,6 +99,32 @@ async fn a_reconnect_after_the_log_has_expired_never_asks_the_upstream(
     let answer = ask.body("{}").send().await;
     assert!(matches!(answer.status.as_u16(), 404 | 410), "{answer:?}");
     assert_eq!(stage.agent.count(), 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_reader_of_an_expired_session_is_told_so(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let mut stage = Stage::with(store, "[store]\nttl = \"1s\"").await;
+    let mut run = stage.run_in("s").await;
+    run.upstream.write("data: 1\n\ndata: 2\n\n").await;
+    run.upstream.end().await;
+    run.caller.whole().await;
+    let all = stage.sidecar.entries("s").await;
+    let (first, last) = (all[0].offset(), all[3].offset());
+    let path = "/_sidestream/v1/sessions/s";
+    let expired = until("the session's expiry", async || {
+        let answer = stage.sidecar.get(path).send().await;
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!(expired.await.problem().await, (410, "gone".into()));
+    let mut device = stage.sidecar.connect().await;
+    device.attach_after("s", first.to_string()).await;
+    let gap = device.expect("gap").await;
+    assert_eq!((&gap["reason"], &gap["to"], &gap["lost"]), (&json!("expired"), &json!(last.to_string()), &json!(3)));
+    // Its offsets are never used again.
+    let next = stage.run_in("s").await;
+    let started = device.entry().await;
+    assert_eq!((&started["run"], started.offset().seq), (&json!(next.id), last.seq + 1));
 }
 
 /// Known failure 20: keys without an end stay for ever.

@@ -63,7 +63,11 @@ async fn a_stream_that_breaks_off_has_failed_within_a_second(
     let (mut run, mut device) = watched(&mut stage).await;
     run.upstream.write("data: never whol").await;
     let broken = Instant::now();
-    if reset { run.upstream.reset() } else { run.upstream.close() }
+    if reset {
+        run.upstream.reset()
+    } else {
+        run.upstream.close()
+    }
     let terminal = terminal(&stage, &mut device, &run.id).await;
     assert!(broken.elapsed() < SOON, "{:?}", broken.elapsed());
     assert_eq!((&terminal["state"], &terminal["reason"]), (&json!("failed"), &json!("upstream_reset")));

@@ -42,7 +42,8 @@ async fn sigterm_tells_the_clients_ends_the_runs_and_exits_with_0(
 async fn a_run_that_ends_within_the_deadline_is_completed_and_then_the_process_leaves(
     #[values(Store::Embedded, Store::Redis)] store: Store,
 ) {
-    let mut stage = Stage::with(store, "[shutdown]\naccept_for = \"0s\"\nspread = \"0s\"\nrun_deadline = \"60s\"").await;
+    let mut stage =
+        Stage::with(store, "[shutdown]\naccept_for = \"0s\"\nspread = \"0s\"\nrun_deadline = \"60s\"").await;
     let mut run = stage.run_in("s").await;
     run.upstream.event("1").await;
     run.caller.arrives("data: 1\n\n").await;

@@ -192,7 +192,8 @@ impl SidecarOptions {
             Some([sidecar.bound("data")?, sidecar.bound("health")?, sidecar.bound("admin")?])
         })
         .await;
-        until(format!("{path} of the sidecar"), async || (sidecar.health(path).await.status == 200).then_some(())).await;
+        until(format!("{path} of the sidecar"), async || (sidecar.health(path).await.status == 200).then_some(()))
+            .await;
         sidecar
     }
 
@@ -207,6 +208,10 @@ impl SidecarOptions {
         command.args(["serve", "--upstream", &self.upstream, "--store", &self.store, "--listen", &address(ports[0])]);
         command.args(["--health-listen", &address(ports[1]), "--admin-listen", &address(ports[2]), "--config"]);
         command.arg(&file).env("RUST_BACKTRACE", "1");
+        if !self.config.contains("eager_after") {
+            // On a busy machine the store may be slow; a test that is about that says so.
+            command.env("SIDESTREAM_STORE__EAGER_AFTER", "20s");
+        }
         Sidecar { options: self, ports, process: Process::spawn("the sidecar", &mut command), _dir: dir }
     }
 }
