@@ -1,6 +1,10 @@
 //! The demo page in a browser, read through what it shows and through `window.sidestreamDemo`.
 
+use std::cell::RefCell;
+use std::fmt;
+
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::support::{Sidecar, SidecarOptions, until};
@@ -49,13 +53,26 @@ pub(crate) async fn ask(browser: &Browser, question: &str, rate: u32) {
 
 /// Waits until the page in the current tab is as `is` says.
 pub(crate) async fn seen(browser: &Browser, what: &str, is: impl Fn(&Seen) -> bool) -> Seen {
-    let mut last = String::new();
-    until(format!("a page that {what}"), async || {
+    let awaited = Awaited { what, last: RefCell::default() };
+    until(&awaited, async || {
         let now = browser.script("return window.sidestreamDemo").await;
-        last = now.to_string();
-        serde_json::from_value::<Seen>(now).ok().filter(&is)
+        let seen = serde_json::from_value::<Seen>(now.clone()).ok().filter(&is);
+        awaited.last.replace(now);
+        seen
     })
     .await
+}
+
+/// What is waited for, and what there was instead.
+struct Awaited<'a> {
+    what: &'a str,
+    last: RefCell<Value>,
+}
+
+impl fmt::Display for &Awaited<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a page that {}; the last look was {}", self.what, self.last.borrow())
+    }
 }
 
 impl Seen {
