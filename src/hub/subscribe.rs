@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::hub::Cursor;
 use crate::hub::follower::Followed;
 use crate::hub::pages::Pages;
-use crate::log::{Log, Place, Unavailable};
+use crate::log::{Bounds, Log, Place, Unavailable};
 use crate::session::{ActiveRun, After, Offset, SessionId};
 use crate::telemetry::Metrics;
 
@@ -82,7 +82,11 @@ impl Hub {
         let cursor = Cursor::new(self.clone(), self.join(session));
         let view = cursor.followed().ready().await?;
         if !view.exists && !create {
-            return Err(NoSession::NotFound);
+            // Somebody waits for this session, and may not have heard yet that it has begun.
+            match self.log.bounds(session).await? {
+                Bounds::Live(_) | Bounds::Expired { .. } => cursor.followed().check(),
+                Bounds::Erased | Bounds::NotFound => return Err(NoSession::NotFound),
+            }
         }
         let located = match after {
             After::Start => Some(Offset::ZERO),
