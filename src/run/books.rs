@@ -71,6 +71,11 @@ impl Books {
         self.waiting.is_empty()
     }
 
+    /// Whether bytes of the caller wait.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Bytes in memory: records that wait, and bytes held back.
     pub(super) fn bytes(&self) -> usize {
         self.waiting_bytes + self.held_bytes

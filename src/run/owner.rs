@@ -196,7 +196,16 @@ impl Owner {
                 // While we do not read, silence is not the upstream's.
                 self.heard = Instant::now();
             }
-            let (alarm_at, alarm) = self.next_alarm(flight.is_some(), reading);
+            let alarm = self.next_alarm(flight.is_some(), reading);
+            let alarm = async {
+                match alarm {
+                    Some((at, alarm)) => {
+                        sleep_until(at).await;
+                        alarm
+                    }
+                    None => std::future::pending().await,
+                }
+            };
             let chunk = async {
                 match upstream.as_mut() {
                     Some(body) if reading => body.frame().await,
@@ -216,7 +225,7 @@ impl Owner {
                     None
                 }
                 chunk = chunk => self.chunk(chunk),
-                () = sleep_until(alarm_at) => self.alarmed(alarm),
+                alarm = alarm => self.alarmed(alarm),
                 () = interrupt.cancelled(), if !self.ended => Some(End::broken(Terminal::Interrupted, "shutdown")),
             };
             let unwanted = self.durability == Durability::Over && self.caller.is_none() && !self.ended;
@@ -233,16 +242,21 @@ impl Owner {
         let _ = self.runs.log.unlist(&self.life.instance, &self.spec.session, &self.spec.run).await;
     }
 
-    /// What happens next if nothing else does, and when.
-    fn next_alarm(&self, in_flight: bool, reading: bool) -> (Instant, Alarm) {
+    /// What happens next if nothing else does, and when. A run that has ended and only waits for
+    /// the store has no alarm left: one that is over and cannot be acted on would ring for ever.
+    fn next_alarm(&self, in_flight: bool, reading: bool) -> Option<(Instant, Alarm)> {
         let settings = &self.runs.settings;
-        let mut alarm = (self.began + settings.run_duration, Alarm::Duration);
+        let mut alarm = None;
         let mut also = |enabled: bool, at: Instant, what: Alarm| {
-            if enabled && (at < alarm.0 || alarm.1 == Alarm::Duration && self.ended) {
-                alarm = (at, what);
+            if enabled && alarm.is_none_or(|(first, _)| at < first) {
+                alarm = Some((at, what));
             }
         };
-        let hurry = self.durability == Durability::Stored && self.caller.is_some() && self.spec.ids == Tagging::Off;
+        also(!self.ended, self.began + settings.run_duration, Alarm::Duration);
+        // Only where bytes or their end wait: what we write ourselves (which is also how a slow store is told) makes
+        // nobody wait.
+        let waits = self.caller.is_some() && (self.books.holds() || self.ended);
+        let hurry = self.durability == Durability::Stored && waits && self.spec.ids == Tagging::Off;
         also(in_flight && hurry, self.flight_began + settings.eager_after, Alarm::Hurry);
         let give_up = self.durability != Durability::Over && !self.gave_up;
         also(in_flight && give_up, self.flight_began + settings.outage_limit, Alarm::GiveUp);
@@ -254,7 +268,7 @@ impl Owner {
 
     fn alarmed(&mut self, alarm: Alarm) -> Option<End> {
         match alarm {
-            Alarm::Duration => (!self.ended).then(|| End::broken(Terminal::Cancelled, "duration")),
+            Alarm::Duration => Some(End::broken(Terminal::Cancelled, "duration")),
             Alarm::Hurry => {
                 self.hurry();
                 None
@@ -528,6 +542,9 @@ impl Owner {
     fn hurry(&mut self) {
         let (session, run) = (&self.spec.session, &self.spec.run);
         tracing::warn!(%session, %run, "the store is slow; the direct caller is served ahead of it");
+        if self.ended {
+            return self.finish_caller();
+        }
         self.durability = Durability::Eager { first_n: self.stored_n + 1 };
         self.release(u64::MAX);
     }
@@ -537,14 +554,23 @@ impl Owner {
     /// terminal waits in memory for the store's return.
     fn give_up(&mut self) -> Option<End> {
         self.gave_up = true;
+        if self.spec.ids != Tagging::Off
+            && let Some(caller) = self.caller.take()
+        {
+            // Never ahead of the log: it comes back with the last id that it has.
+            caller.abort("the store is away; resume from the log");
+        }
         if self.ended {
             return None;
         }
         let (session, run) = (&self.spec.session, &self.spec.run);
         tracing::error!(%session, %run, "the store has been away for store.outage_limit; the rest of this run is not kept");
         self.books.abandon();
-        if self.caller.is_none() || self.spec.ids != Tagging::Off {
+        if self.caller.is_none() {
             return Some(End::broken(Terminal::Failed, "store_unavailable"));
+        }
+        if let Durability::Eager { first_n } = self.durability {
+            self.say_eager(first_n);
         }
         let details = json!({"reason": "store_unavailable", "events": self.events, "bytes": self.bytes});
         self.state(RunState::Ended(Terminal::Failed), &details.to_string());
@@ -610,6 +636,9 @@ fn with_id(raw: &Bytes, id: &TaggedId) -> Bytes {
     out.put_slice(blank);
     out.freeze()
 }
+
+#[cfg(test)]
+mod outages;
 
 #[cfg(test)]
 mod tests {
