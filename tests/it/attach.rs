@@ -158,6 +158,7 @@ async fn one_socket_follows_several_sessions_until_it_detaches(#[values(Store::E
     assert_eq!((again.kind(), &again["code"]), ("error", &json!("not_found")));
     for run in &mut runs {
         run.upstream.event("\"later\"").await;
+        run.caller.arrives("data: \"later\"\n\n").await;
     }
     for _ in 0..2 {
         assert_ne!(device.entry().await.session(), Some("b"));
