@@ -104,6 +104,11 @@ impl Followed {
         self.signal.subscribe()
     }
 
+    /// Whether the session is known to exist, or to have existed.
+    pub(super) fn exists(&self) -> bool {
+        self.lock().exists
+    }
+
     pub(super) fn tail(&self) -> Offset {
         self.lock().ring.tail()
     }

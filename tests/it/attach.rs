@@ -93,6 +93,22 @@ async fn a_device_may_come_before_the_session(#[values(Store::Embedded, Store::R
 
 #[rstest]
 #[tokio::test]
+async fn a_device_that_knows_more_than_the_store_is_told_that_all_of_it_is_gone(
+    #[values(Store::Embedded, Store::Redis)] store: Store,
+) {
+    let mut stage = Stage::on(store).await;
+    let mut device = stage.sidecar.connect().await;
+    device.attach_with("lost", json!({"create": true, "after": "1795257031891-7"})).await;
+    let gap = device.expect("gap").await;
+    assert_eq!((&gap["to"], &gap["lost"], &gap["reason"]), (&json!("0-0"), &json!(7), &json!("rolled_back")));
+    device.expect("live").await;
+    let run = stage.run_in("lost").await;
+    run.upstream.end().await;
+    assert_eq!(device.collect_until_terminal(&run.id).await[0].offset().seq, 1);
+}
+
+#[rstest]
+#[tokio::test]
 async fn an_unknown_session_is_not_found_and_the_socket_stays_open(
     #[values(Store::Embedded, Store::Redis)] store: Store,
 ) {

@@ -23,10 +23,12 @@ mod websocket;
 pub(crate) use agent::Agent;
 pub(crate) use http::{Answer, Ask, End};
 pub(crate) use message::{Message, events_of, terminal_of};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use process::Process;
 pub(crate) use recordings::{Event, Recording, events_in, events_in_after, recordings};
 pub(crate) use redis_server::{RedisServer, RedisServerOptions, free_port};
 pub(crate) use scripted::{Asked, ScriptedAgent};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use sidecar::{Sidecar, SidecarOptions};
 pub(crate) use sse::SseClient;
 pub(crate) use stage::{Run, Stage};
