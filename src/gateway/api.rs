@@ -24,8 +24,10 @@ pub async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
+        if origin != "*" {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         let exposed = HeaderValue::from_static("Sidestream-Session, Sidestream-Run, Sidestream-Offset");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
@@ -127,10 +129,15 @@ fn preflight() -> Response<Body> {
     response
 }
 
-/// The request's origin where it is configured; the same origin needs no header.
+/// The request's origin where it is configured, else `*` where that is; the same origin needs no
+/// header.
 fn allowed_origin(gateway: &Gateway, request: &Request<Incoming>) -> Option<HeaderValue> {
     let origin = request.headers().get(header::ORIGIN)?;
-    gateway.cors_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+    let configured = |wanted: &[u8]| gateway.cors_origins.iter().any(|allowed| allowed.as_bytes() == wanted);
+    match configured(origin.as_bytes()) {
+        true => Some(origin.clone()),
+        false => configured(b"*").then_some(HeaderValue::from_static("*")),
+    }
 }
 
 fn id(text: &str) -> Result<SessionId, Problem> {

@@ -38,6 +38,21 @@ async fn sigterm_tells_the_clients_ends_the_runs_and_exits_with_0(
     assert_eq!(events_of(&entries, &run.id, "").len(), 1);
 }
 
+#[tokio::test]
+async fn readers_over_sse_are_let_go_so_that_they_come_back_elsewhere() {
+    let mut stage = Stage::with(Store::Embedded, QUICK).await;
+    let mut run = stage.run_in("s").await;
+    run.upstream.event("1").await;
+    let session = SseClient::new(stage.sidecar.get("/_sidestream/v1/sessions/s/events").send().await);
+    let mut dialect = SseClient::new(stage.sidecar.get("/_sidestream/v1/sessions/s/runs/active/stream").send().await);
+    assert_eq!(dialect.next().await.unwrap().data, "1");
+    stage.sidecar.process().signal("TERM");
+    // A session's stream may end anywhere; that of a run only well if the run has ended well.
+    assert_eq!(session.rest().await.1, End::Clean);
+    assert_eq!(dialect.rest().await, (Vec::new(), End::Aborted));
+    assert_eq!(stage.sidecar.process().end().await.code(), Some(0));
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_run_that_ends_within_the_deadline_is_completed_and_then_the_process_leaves(

@@ -21,7 +21,7 @@ mod wait;
 mod websocket;
 
 pub(crate) use agent::Agent;
-pub(crate) use http::{Ask, End};
+pub(crate) use http::{Answer, Ask, End};
 pub(crate) use message::{Message, events_of, terminal_of};
 #[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use process::Process;
