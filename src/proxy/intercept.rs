@@ -81,7 +81,7 @@ impl Interceptor {
     /// Answers a request that is not for one of our own routes.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         if let Some(id) = resumed(request.headers()) {
-            return self.resume(id).await;
+            return self.resume(id, request.headers().get(header::ORIGIN).cloned()).await;
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
@@ -208,8 +208,8 @@ impl Interceptor {
     }
 
     /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
-    async fn resume(&self, id: TaggedId) -> Response<Body> {
-        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true };
+    async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
+        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
         run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
     }
 
@@ -224,7 +224,8 @@ impl Interceptor {
         let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
         let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
         let Some((run, offset)) = found else { return Ok(None) };
-        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false };
+        let origin = headers.get(header::ORIGIN).cloned();
+        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
         run_stream::serve(&self.gateway, wanted).await.map(Some)
     }
 
