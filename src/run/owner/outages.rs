@@ -5,11 +5,14 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use super::storing::ends_run;
 use super::*;
 use crate::log::RunFlags;
 use crate::log::scripted::{Scripted, now};
+use crate::log::{Appended, Opened};
 use crate::run::caller::{CallerBody, caller};
 use crate::run::{Begun, RunsSettings};
+use crate::session::{Kind, RunState};
 use crate::telemetry::Metrics;
 
 /// Long enough for anything that happens at all.
