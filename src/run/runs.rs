@@ -21,7 +21,8 @@ use crate::telemetry::Metrics;
 pub struct RunsSettings {
     /// Largest event that is kept, bytes.
     pub event_bytes: usize,
-    /// Bytes of unfinished and unstored events of all runs together; then backpressure.
+    /// Bytes of unfinished and unstored events of all runs together; then backpressure on runs whose
+    /// events wait for the store.
     pub pending_bytes: u64,
     /// Longest run; then it is cancelled.
     pub run_duration: Duration,
