@@ -134,7 +134,7 @@ pub async fn run(
         places: Arc::new(Semaphore::new(config.limits.sockets)),
     });
     let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
-    let interceptor = Interceptor::new(proxy, runs.clone(), gateway.clone(), &config);
+    let interceptor = Arc::new(Interceptor::new(proxy, runs.clone(), gateway.clone(), &config));
     let router = Arc::new(Router::new(config.server.prefix.clone(), config.server.demo, gateway, interceptor));
     let admin = Arc::new(Admin {
         log: log.clone(),

@@ -48,12 +48,19 @@ async fn route(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &str) 
             run_stream::stream_of(gateway, &id(session)?, run, uri).await
         }
         ("GET", ["v1", "runs", run]) => find_run(gateway, run).await,
-        (_, ["v1", "sessions", _] | ["v1", "sessions", _, "events"] | ["v1", "runs", _])
-        | (_, ["v1", "sessions", _, "runs", _, "stream"]) => {
-            Err(Problem::new(Code::MethodNotAllowed, format!("{method} is not for this route")))
+        (_, ["v1", "sessions", _]) => Ok(not_allowed("GET, DELETE")),
+        (_, ["v1", "sessions", _, "events"] | ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => {
+            Ok(not_allowed("GET"))
         }
         _ => Err(Problem::new(Code::NotFound, "there is no such route; see the protocol's HTTP API")),
     }
+}
+
+fn not_allowed(methods: &'static str) -> Response<Body> {
+    let problem = Problem::new(Code::MethodNotAllowed, format!("this route knows {methods}"));
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 /// `GET /sessions/{s}`.
@@ -141,7 +148,9 @@ fn allowed_origin(gateway: &Gateway, request: &Request<Incoming>) -> Option<Head
 }
 
 fn id(text: &str) -> Result<SessionId, Problem> {
-    SessionId::from_store(text).map_err(|error| Problem::new(Code::BadRequest, format!("session: {error}")))
+    // The one character of an id that some clients encode.
+    let text = text.replacen("%7E", "~", 1);
+    SessionId::from_store(&text).map_err(|error| Problem::new(Code::BadRequest, format!("session: {error}")))
 }
 
 fn unavailable(error: Unavailable) -> Problem {

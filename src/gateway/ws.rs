@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 happened = self.socket.next() => self.happened(happened),
                 Some(step) = self.steps.next(), if ready => self.step(step),
                 () = sleep_until(beat) => {
-                    beat += heartbeat;
+                    beat = Instant::now() + heartbeat;
                     self.beat()
                 }
                 Ok(()) = health.changed() => {

@@ -64,6 +64,12 @@ impl Owner {
     /// Nothing more will be stored; the caller is served on.
     pub(super) fn over(&mut self) {
         self.durability = Durability::Over;
+        if self.spec.ids == Tagging::On
+            && let Some(caller) = self.caller.take()
+        {
+            // Events without our ids would come again when it resumes.
+            caller.abort("the rest of this run has no ids");
+        }
         self.release(u64::MAX);
     }
 
