@@ -22,7 +22,7 @@ pub enum Push {
     Check,
 }
 
-/// The receiving end of [`Log::follow`]. Dropping it ends the following.
+/// The receiving end of [`Log::follow`](super::Log::follow). Dropping it ends the following.
 ///
 /// The channel is bounded; when it is full, pushes are dropped and a [`Push::Check`] is owed.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ impl Default for PageLimits {
     }
 }
 
-/// The definite answers to [`Log::read`].
+/// The definite answers to [`Log::read`](super::Log::read).
 #[derive(Clone, Debug)]
 pub enum Read {
     /// The entries after the cursor, contiguous.
@@ -101,7 +101,7 @@ pub struct RunInfo {
     pub ended: Option<(Offset, Terminal)>,
 }
 
-/// A row of [`Log::sessions`].
+/// A row of [`Log::sessions`](super::Log::sessions).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRow {
     /// The session.
