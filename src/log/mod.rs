@@ -5,8 +5,17 @@
 
 mod contract;
 pub mod embedded;
+mod following;
+mod reading;
 pub mod redis;
+mod writing;
 
 pub use contract::*;
+pub use following::*;
+pub use reading::*;
+pub use writing::*;
 
 pub use crate::session::{Gap, GapReason};
+
+#[cfg(test)]
+pub(crate) mod scripted;

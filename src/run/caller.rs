@@ -2,22 +2,15 @@
 //! response body, which is read as fast as the caller likes.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
-use tokio::time::{Sleep, sleep};
 
 use crate::server::BodyError;
-
-/// An abort is held back for a moment after the last bytes: the HTTP library throws away what it
-/// has not written yet when a body breaks off, and those are events the caller should have.
-const ABORT_AFTER: Duration = Duration::from_millis(20);
 
 /// A direct caller: what the owner writes to.
 ///
@@ -33,7 +26,6 @@ pub(super) struct Caller {
 #[derive(Debug)]
 pub struct CallerBody {
     shared: Arc<Mutex<Shared>>,
-    aborting: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +46,7 @@ enum End {
 /// A caller that may be `max_queued` bytes behind, and its response body.
 pub(super) fn caller(max_queued: usize) -> (Caller, CallerBody) {
     let shared = Arc::<Mutex<Shared>>::default();
-    (Caller { shared: shared.clone(), max_queued }, CallerBody { shared, aborting: None })
+    (Caller { shared: shared.clone(), max_queued }, CallerBody { shared })
 }
 
 impl Caller {
@@ -108,25 +100,20 @@ impl Body for CallerBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let reason = {
-            let mut shared = lock(&self.shared);
-            if let Some(bytes) = shared.queue.pop_front() {
-                shared.queued -= bytes.len();
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut shared = lock(&self.shared);
+        if let Some(bytes) = shared.queue.pop_front() {
+            shared.queued -= bytes.len();
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        match &mut shared.end {
+            None => {
+                shared.reader = Some(cx.waker().clone());
+                Poll::Pending
             }
-            match &mut shared.end {
-                None => {
-                    shared.reader = Some(cx.waker().clone());
-                    return Poll::Pending;
-                }
-                Some(End::Clean(trailers)) => return Poll::Ready(trailers.take().map(|t| Ok(Frame::trailers(t)))),
-                Some(End::Aborted(reason)) => *reason,
-            }
-        };
-        let aborting = self.aborting.get_or_insert_with(|| Box::pin(sleep(ABORT_AFTER)));
-        std::task::ready!(aborting.as_mut().poll(cx));
-        Poll::Ready(Some(Err(reason.into())))
+            Some(End::Clean(trailers)) => Poll::Ready(trailers.take().map(|t| Ok(Frame::trailers(t)))),
+            Some(End::Aborted(reason)) => Poll::Ready(Some(Err((*reason).into()))),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, BodyError};
+use super::late_abort::Flushes;
 
 /// How long a client may go on sending after we have answered and closed.
 const LINGER: Duration = Duration::from_secs(2);
@@ -43,6 +44,7 @@ impl Reset {
 pub(super) struct Connection {
     stream: Option<TcpStream>,
     reset: Reset,
+    flushes: Flushes,
     permit: Option<OwnedSemaphorePermit>,
     /// The client has closed its side.
     ended: bool,
@@ -51,8 +53,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit, reset: Reset) -> Self {
-        Connection { stream: Some(stream), reset, permit: Some(permit), ended: false, closed: false }
+    pub(super) fn new(stream: TcpStream, permit: OwnedSemaphorePermit, reset: Reset, flushes: Flushes) -> Self {
+        Connection { stream: Some(stream), reset, flushes, permit: Some(permit), ended: false, closed: false }
     }
 
     fn stream(&mut self) -> Pin<&mut TcpStream> {
@@ -105,7 +107,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+        ready!(self.stream().poll_flush(cx))?;
+        self.flushes.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::Body;
 use super::connection::{Connection, EndsConnection, Reset};
+use super::late_abort::{Flushes, LateAbort};
 
 /// Who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,15 +132,16 @@ async fn connection<S, F>(
     let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
 
     let reset = Reset::default();
-    let io = TokioIo::new(Connection::new(stream, permit, reset.clone()));
+    let flushes = Flushes::default();
+    let io = TokioIo::new(Connection::new(stream, permit, reset.clone(), flushes.clone()));
     let began = Arc::new(Notify::new());
     let called = {
         let began = began.clone();
         service_fn(move |request: Request<Incoming>| {
             began.notify_one();
-            let (version, reset) = (request.version(), reset.clone());
+            let (version, reset, flushes) = (request.version(), reset.clone(), flushes.clone());
             let answer = service(request, peer);
-            async move { Ok::<_, Infallible>(delimited(answer.await, version, reset)) }
+            async move { Ok::<_, Infallible>(ending_well(answer.await, version, reset, flushes)) }
         })
     };
 
@@ -182,11 +184,14 @@ async fn connection<S, F>(
     }
 }
 
-/// An HTTP/1.0 client without a length knows the end of the body only by the end of the
+/// Sees to it that a body that breaks off breaks off after what came before, and so that the client
+/// notices: an HTTP/1.0 client without a length knows the end of the body only by the end of the
 /// connection.
-fn delimited(response: Response<Body>, version: Version, reset: Reset) -> Response<Body> {
-    if version != Version::HTTP_10 || response.headers().contains_key(header::CONTENT_LENGTH) {
-        return response;
-    }
-    response.map(|body| EndsConnection { body, reset }.boxed_unsync())
+fn ending_well(response: Response<Body>, version: Version, reset: Reset, flushes: Flushes) -> Response<Body> {
+    let ends_connection = version == Version::HTTP_10 && !response.headers().contains_key(header::CONTENT_LENGTH);
+    let flushes = (version < Version::HTTP_2).then_some(flushes);
+    response.map(|body| match LateAbort::new(body, flushes).boxed_unsync() {
+        body if ends_connection => EndsConnection { body, reset }.boxed_unsync(),
+        body => body,
+    })
 }

@@ -3,6 +3,7 @@
 
 mod body;
 mod connection;
+mod late_abort;
 mod listener;
 mod problem;
 mod router;

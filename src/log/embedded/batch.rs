@@ -35,8 +35,8 @@ pub(super) struct Effects {
     pub(super) pushes: Pushes,
     /// By how much the footprint of all sessions has changed.
     pub(super) footprint: i64,
-    /// Whether there is garbage to remove now.
-    pub(super) buried: bool,
+    /// Whether there is garbage left to remove.
+    pub(super) garbage: bool,
 }
 
 impl<'t> Batch<'t> {
@@ -49,9 +49,9 @@ impl<'t> Batch<'t> {
 
     /// Writes what the batch kept in memory; what is left is to commit.
     pub(super) fn finish(mut self) -> Result<Effects, Fault> {
-        let buried = !self.tables.garbage.is_empty()?;
+        let garbage = !self.tables.garbage.is_empty()?;
         let footprint = self.sessions.store(&mut self.tables)?;
-        Ok(Effects { pushes: self.pushes, footprint, buried })
+        Ok(Effects { pushes: self.pushes, footprint, garbage })
     }
 
     pub(super) fn open_run(&mut self, open: &OpenRun) -> Result<Opened, Fault> {

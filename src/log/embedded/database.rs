@@ -36,8 +36,8 @@ impl Place {
     /// for as long as a file that was not closed takes to be checked.
     pub(super) fn open(&self) -> Result<Database, OpenError> {
         let database = match self {
-            Place::Disk(directory) => builder().create(directory.database()),
-            Place::Memory => on(redb::backends::InMemoryBackend::new()),
+            Place::Disk(directory) => builder(CACHE_BYTES).create(directory.database()),
+            Place::Memory => on(redb::backends::InMemoryBackend::new(), CACHE_BYTES),
             #[cfg(test)]
             Place::Test(open) => open(),
         };
@@ -55,15 +55,12 @@ impl Place {
 
     /// Opens the database again after it failed.
     pub(super) fn open_again(&self) -> Result<Database, Fault> {
-        let database = match self {
-            Place::Disk(directory) => builder().create(directory.database())?,
-            Place::Memory => return Err(Fault::Away("the store in memory has failed".into())),
+        match self {
+            Place::Disk(directory) => Ok(builder(CACHE_BYTES).open(directory.database())?),
+            Place::Memory => Err(Fault::Away("the store in memory has failed".into())),
             #[cfg(test)]
-            Place::Test(open) => open()?,
-        };
-        // A commit that changes nothing shows whether the disk takes writes again.
-        prepare(&database)?;
-        Ok(database)
+            Place::Test(open) => Ok(open()?),
+        }
     }
 
     fn dir(&self) -> std::path::PathBuf {
@@ -85,15 +82,16 @@ impl Place {
     }
 }
 
-fn builder() -> redb::Builder {
+/// How a database with so much memory for its pages is opened.
+fn builder(cache_bytes: usize) -> redb::Builder {
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
+    builder.set_cache_size(cache_bytes);
     builder
 }
 
 /// A database on this backend.
-pub(super) fn on(backend: impl StorageBackend) -> Result<Database, redb::DatabaseError> {
-    builder().create_with_backend(backend)
+pub(super) fn on(backend: impl StorageBackend, cache_bytes: usize) -> Result<Database, redb::DatabaseError> {
+    builder(cache_bytes).create_with_backend(backend)
 }
 
 /// Makes the tables and notes the format.
@@ -131,6 +129,10 @@ impl Slot {
     pub(super) fn close(&self, why: String) {
         let closed = std::mem::replace(&mut *self.current.write().unwrap_or_else(PoisonError::into_inner), Err(why));
         drop(closed);
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).is_ok()
     }
 
     pub(super) fn put(&self, database: Database) {

@@ -15,8 +15,9 @@ use super::followers::Followers;
 use super::leases::Leases;
 use super::options::EmbeddedOptions;
 use super::read::Snapshot;
+use super::request::{CLOSED, Job, Request};
 use super::start;
-use super::writer::{CLOSED, Job, QUEUE, Request, now_ms};
+use super::writer::{QUEUE, now_ms};
 use crate::log::{
     Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Read, Renewal,
     Retention, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
@@ -82,8 +83,8 @@ impl EmbeddedLog {
     ) -> Result<T, Unavailable> {
         let gone = || Unavailable::new(CLOSED);
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Job { operation, told: None, reply });
-        self.requests.send(Request::Apply(job)).await.map_err(|_| gone())?;
+        let job = Job::new(operation, reply);
+        self.requests.send(Request::Apply(Box::new(job))).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -95,8 +96,12 @@ impl EmbeddedLog {
         let _permit = self.readers.acquire().await.map_err(|_| Unavailable::new(CLOSED))?;
         let (slot, retention) = (self.slot.clone(), self.retention);
         let read = move || slot.read(|read| work(Snapshot { read, retention, now_ms: now_ms() }));
-        let done = tokio::task::spawn_blocking(read).await;
-        Ok(done.map_err(|_| Unavailable::new("a read broke off"))??)
+        let done = tokio::task::spawn_blocking(read).await.map_err(|_| Unavailable::new("a read broke off"))?;
+        if let Err(Fault::Database(_)) = &done {
+            // A full queue will find out by itself.
+            let _ = self.requests.try_send(Request::Probe);
+        }
+        Ok(done?)
     }
 }
 
@@ -206,7 +211,8 @@ fn at_once<'a, T: Send + 'a>(answer: T) -> Answer<'a, T> {
 
 /// Reminds the writer to sweep, until the log is closed or dropped.
 async fn sweep_regularly(requests: mpsc::WeakSender<Request>, every: Duration) {
-    let mut tick = tokio::time::interval(every.max(Duration::from_millis(1)));
+    let every = every.max(Duration::from_millis(1));
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;

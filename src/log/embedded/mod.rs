@@ -9,7 +9,7 @@
 //!
 //! This module must never answer or push before the commit, and never let a second process in.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails here"))]
 
 mod batch;
 mod database;
@@ -22,6 +22,8 @@ mod leases;
 mod log;
 mod options;
 mod read;
+mod recovery;
+mod request;
 mod retention;
 mod sessions;
 mod start;

@@ -149,13 +149,12 @@ impl Batch<'_> {
         for key in &found.claims {
             self.tables.claims.remove(key.as_str())?;
         }
-        self.changed |= !found.is_empty();
         Ok(())
     }
 
-    /// Removes a slice of the entries of sessions that are gone; whether there may be more.
-    pub(super) fn remove_garbage(&mut self) -> Result<bool, Fault> {
-        let Some(number) = self.tables.garbage.first()?.map(|(number, _)| number.value()) else { return Ok(false) };
+    /// Removes a slice of the entries of sessions that are gone.
+    pub(super) fn remove_garbage(&mut self) -> Result<(), Fault> {
+        let Some(number) = self.tables.garbage.first()?.map(|(number, _)| number.value()) else { return Ok(()) };
         self.changed = true;
         let mut seqs = Vec::with_capacity(SLICE);
         for row in self.tables.entries.range((number, 0)..(number + 1, 0))?.take(SLICE) {
@@ -175,14 +174,15 @@ impl Batch<'_> {
             self.tables.producers.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
             self.tables.garbage.remove(number)?;
         }
-        Ok(true)
+        Ok(())
     }
 }
 
-/// Removes what is known of a run that ended in the session with this number.
+/// Removes what is known of a run that ended in the session with this number; also what cannot be
+/// read, so that one damaged row does not keep the rest for ever.
 fn forget_run(tables: &mut Tables<'_>, run: &str, number: u64) -> Result<(), Fault> {
     let of_session = match tables.runs.get(run)? {
-        Some(row) => RunRow::decode(row.value())?.number == number,
+        Some(row) => RunRow::decode(row.value()).map_or(true, |row| row.number == number),
         None => false,
     };
     if of_session {

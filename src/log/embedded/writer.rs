@@ -1,10 +1,10 @@
 //! The thread that writes: group commit, recovery, and the sweeps.
 //!
 //! It must never answer or publish what is not committed. When the database fails it is opened
-//! again, at the next operation or sweep; until then every operation is told that its outcome is
-//! unknown.
+//! again at once, so that reads go on; writes are tried again after a pause, and until one succeeds
+//! every operation is told that its outcome is unknown.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,61 +13,16 @@ use super::batch::{Batch, Effects};
 use super::database::{Place, Slot};
 use super::error::Fault;
 use super::followers::Followers;
+use super::recovery::Condition;
+use super::request::{Apply, CLOSED, Request, answer};
 use super::retention::{Findings, Sweeper};
-use crate::log::{Retention, StoreHealth, Unavailable};
+use crate::log::{Retention, StoreHealth};
 
 /// Operations that wait for the writer; who comes after them waits for a place.
 pub(super) const QUEUE: usize = 1024;
 
 /// Operations that one commit takes.
 const BATCH: usize = 512;
-
-/// How soon after a failure the database is tried again: doubled with every failure up to the
-/// longest, for a check of a large file takes its time.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
-const LONGEST_RETRY: Duration = Duration::from_millis(1600);
-
-/// What is said of a log that is closed.
-pub(super) const CLOSED: &str = "the log is closed";
-
-/// What the writer is asked to do.
-pub(super) enum Request {
-    /// Apply this in the next batch.
-    Apply(Box<dyn Apply>),
-    /// Look for what is to be removed.
-    Sweep,
-    /// Finish, close the database, answer.
-    Close(oneshot::Sender<()>),
-}
-
-/// An operation with somebody who waits for its answer.
-pub(super) trait Apply: Send {
-    /// Applies it; it may be applied again, to another batch, where the first was thrown away.
-    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), Fault>;
-
-    /// Answers: what it was told by the batch that was committed, or that the outcome is unknown.
-    fn answer(self: Box<Self>, outcome: Result<(), Unavailable>);
-}
-
-/// An operation and the channel of its answer.
-pub(super) struct Job<T, F> {
-    pub(super) operation: F,
-    pub(super) told: Option<T>,
-    pub(super) reply: oneshot::Sender<Result<T, Unavailable>>,
-}
-
-impl<T: Send, F: FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send> Apply for Job<T, F> {
-    fn apply(&mut self, batch: &mut Batch<'_>) -> Result<(), Fault> {
-        self.told = Some((self.operation)(batch)?);
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, outcome: Result<(), Unavailable>) {
-        let Job { told, reply, .. } = *self;
-        // Who no longer waits does not need to hear it.
-        let _ = reply.send(outcome.and_then(|()| told.ok_or_else(|| Unavailable::new("not applied"))));
-    }
-}
 
 /// What the writer works with.
 pub(super) struct Writer {
@@ -82,15 +37,12 @@ pub(super) struct Writer {
 }
 
 /// The writer at work.
-struct Working {
-    writer: Writer,
+pub(super) struct Working {
+    pub(super) writer: Writer,
     sweeper: Sweeper,
     /// There may be entries of sessions that are gone.
-    garbage: bool,
-    /// When the database is to be opened again; none: it is open.
-    retry_at: Option<Instant>,
-    /// How long the next failure makes everybody wait.
-    retry_after: Duration,
+    pub(super) garbage: bool,
+    pub(super) condition: Condition,
 }
 
 impl Drop for Writer {
@@ -104,13 +56,8 @@ impl Writer {
     pub(super) fn run(self, mut requests: mpsc::Receiver<Request>) {
         let followers = self.followers.clone();
         let slot = self.slot.clone();
-        let mut working = Working {
-            writer: self,
-            sweeper: Sweeper::default(),
-            garbage: true,
-            retry_at: None,
-            retry_after: RETRY_AFTER,
-        };
+        let mut working =
+            Working { writer: self, sweeper: Sweeper::default(), garbage: true, condition: Condition::default() };
         let closed = working.work(&mut requests);
         requests.close();
         slot.close(CLOSED.into());
@@ -127,25 +74,26 @@ impl Working {
     /// Batch after batch; who asked for the end, if somebody did.
     fn work(&mut self, requests: &mut mpsc::Receiver<Request>) -> Option<oneshot::Sender<()>> {
         loop {
-            let busy = self.garbage && self.retry_at.is_none();
+            let busy = self.garbage && self.condition.works();
             let first = if busy { requests.try_recv().ok() } else { Some(requests.blocking_recv()?) };
             if busy && first.is_none() && requests.is_closed() && requests.is_empty() {
                 return None;
             }
-            let (mut jobs, mut sweep, mut close) = (Vec::new(), false, None);
+            let (mut jobs, mut sweep, mut probe, mut close) = (Vec::new(), false, false, None);
             let mut next = first;
             while let Some(request) = next {
                 match request {
                     Request::Apply(job) => jobs.push(job),
                     Request::Sweep => sweep = true,
+                    Request::Probe => probe = true,
                     Request::Close(reply) => close = Some(reply),
                 }
                 let full = jobs.len() >= BATCH || close.is_some();
                 next = if full { None } else { requests.try_recv().ok() };
             }
             self.commit(jobs);
-            if sweep {
-                self.sweep();
+            if sweep || probe {
+                self.sweep(probe);
             }
             if close.is_some() {
                 return close;
@@ -155,26 +103,19 @@ impl Working {
 
     /// One commit for all of these jobs, and their answers.
     fn commit(&mut self, mut jobs: Vec<Box<dyn Apply>>) {
-        if let Err(why) = self.reopen() {
+        if jobs.is_empty() && !self.garbage {
+            return;
+        }
+        if let Err(why) = self.ready() {
             return answer(jobs, Err(why));
         }
         loop {
-            if jobs.is_empty() && !self.garbage {
-                return;
-            }
             match self.attempt(&mut jobs) {
-                Ok(()) => {
-                    self.retry_after = RETRY_AFTER;
-                    return answer(jobs, Ok(()));
-                }
+                Ok(()) => return answer(jobs, Ok(())),
                 // What is damaged concerns one session; the others must not wait for it.
                 Err(Failure { job: Some(at), fault: fault @ Fault::Damaged(_) }) => {
                     tracing::error!(%fault, "an operation failed");
                     answer(vec![jobs.remove(at)], Err(fault.into()));
-                }
-                Err(Failure { job: None, fault: fault @ Fault::Damaged(_) }) => {
-                    tracing::error!(%fault, "the entries of sessions that are gone cannot be removed");
-                    self.garbage = false;
                 }
                 Err(Failure { fault, .. }) => {
                     let why = self.fail(fault);
@@ -186,18 +127,15 @@ impl Working {
 
     fn attempt(&mut self, jobs: &mut [Box<dyn Apply>]) -> Result<(), Failure> {
         let remove_garbage = self.garbage;
-        let mut more = false;
         self.transact(|batch| {
             for (at, job) in jobs.iter_mut().enumerate() {
                 job.apply(batch).map_err(|fault| Failure { job: Some(at), fault })?;
             }
             if remove_garbage {
-                more = batch.remove_garbage()?;
+                batch.remove_garbage()?;
             }
             Ok(())
-        })?;
-        self.garbage = more || (self.garbage && !remove_garbage);
-        Ok(())
+        })
     }
 
     /// Applies `work` to a batch and commits it; then tells followers.
@@ -207,18 +145,19 @@ impl Working {
             let transaction = database.begin_write()?;
             Ok(apply(transaction, retention, work))
         })??;
-        if let Some(Effects { pushes, footprint, buried }) = effects {
+        self.garbage = effects.as_ref().is_some_and(|effects| effects.garbage);
+        if let Some(Effects { pushes, footprint, .. }) = effects {
             self.writer.footprint = self.writer.footprint.saturating_add_signed(footprint);
-            self.garbage |= buried;
             self.writer.followers.publish(pushes);
+            self.works();
         }
         Ok(())
     }
 
-    /// Looks for what is to be removed, and removes it.
-    fn sweep(&mut self) {
+    /// Looks for what is to be removed, and removes it; with `probe`, commits in any case.
+    fn sweep(&mut self, probe: bool) {
         self.writer.followers.forget_who_left();
-        if self.reopen().is_err() {
+        if self.ready().is_err() {
             return;
         }
         let (retention, now_ms) = (self.writer.retention, now_ms());
@@ -226,10 +165,14 @@ impl Working {
         let sweeper = &mut self.sweeper;
         let found = self.writer.slot.read(|read| sweeper.look(read, &retention, now_ms, footprint, limit));
         let outcome = found.map_err(Failure::from).and_then(|found: Findings| {
-            if found.is_empty() {
+            // After a failure, a commit that nobody waits for shows whether the disk works again.
+            if found.is_empty() && self.condition.works() && !probe {
                 return Ok(());
             }
-            self.transact(|batch| Ok(batch.remove(&found)?))
+            self.transact(|batch| {
+                batch.changed = true;
+                Ok(batch.remove(&found)?)
+            })
         });
         match outcome {
             Ok(()) => {}
@@ -238,48 +181,6 @@ impl Working {
                 self.fail(fault);
             }
         }
-    }
-
-    /// The database has failed: it is closed, to be opened again, and everybody is told.
-    fn fail(&mut self, fault: Fault) -> Unavailable {
-        let why = Unavailable::from(fault);
-        tracing::error!(reason = why.detail, "the store failed");
-        self.writer.slot.close(why.detail.clone());
-        self.is_down(&why);
-        why
-    }
-
-    fn is_down(&mut self, why: &Unavailable) {
-        self.retry_at = Some(Instant::now() + self.retry_after);
-        self.retry_after = (self.retry_after * 2).min(LONGEST_RETRY);
-        self.writer.health.send_replace(StoreHealth::Down { reason: why.detail.clone() });
-    }
-
-    /// Opens the database again if it has failed, and it is time.
-    fn reopen(&mut self) -> Result<(), Unavailable> {
-        let Some(retry_at) = self.retry_at else { return Ok(()) };
-        if Instant::now() < retry_at {
-            let health = self.writer.health.borrow();
-            return Err(match &*health {
-                StoreHealth::Down { reason } => Unavailable::new(reason.clone()),
-                StoreHealth::Up => Unavailable::new("the store has failed"),
-            });
-        }
-        match self.writer.place.open_again() {
-            Ok(database) => self.writer.slot.put(database),
-            Err(fault) => {
-                let why = Unavailable::from(fault);
-                self.is_down(&why);
-                return Err(why);
-            }
-        }
-        self.retry_at = None;
-        self.garbage = true;
-        tracing::info!("the store works again");
-        self.writer.health.send_replace(StoreHealth::Up);
-        // The commit that failed may be in the file, and nobody was told of it.
-        self.writer.followers.check_all();
-        Ok(())
     }
 }
 
@@ -311,10 +212,6 @@ fn apply(
     let effects = batch.finish()?;
     transaction.commit().map_err(Fault::from)?;
     Ok(Some(effects))
-}
-
-fn answer(jobs: Vec<Box<dyn Apply>>, outcome: Result<(), Unavailable>) {
-    jobs.into_iter().for_each(|job| job.answer(outcome.clone()));
 }
 
 /// Milliseconds since the Unix epoch.

@@ -17,6 +17,8 @@ struct State {
     /// Calls that change something and still succeed; the others say that the disk is full.
     lasts: AtomicU64,
     syncs: AtomicU64,
+    /// Reads that fail.
+    unreadable: AtomicU64,
 }
 
 impl Disk {
@@ -34,6 +36,11 @@ impl Disk {
     /// Lets `calls` more calls succeed, then no more.
     pub(super) fn fails_after(&self, calls: u64) {
         self.0.lasts.store(calls, Ordering::SeqCst);
+    }
+
+    /// Lets the next `calls` reads fail.
+    pub(super) fn cannot_read(&self, calls: u64) {
+        self.0.unreadable.store(calls, Ordering::SeqCst);
     }
 
     /// How often it was told to make everything durable.
@@ -65,6 +72,10 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let one_less = |calls: u64| calls.checked_sub(1);
+        if self.0.unreadable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(io::Error::other("a bad sector of the test's disk"));
+        }
         let bytes = self.0.bytes.lock().unwrap();
         let from = offset as usize;
         out.copy_from_slice(bytes.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);

@@ -18,6 +18,19 @@ async fn texts(log: &EmbeddedLog) -> Result<Vec<String>, Unavailable> {
     }
 }
 
+/// Repeats a read until it is answered.
+async fn until_readable(log: &EmbeddedLog) -> Vec<String> {
+    let repeating = async {
+        loop {
+            match texts(log).await {
+                Ok(texts) => return texts,
+                Err(Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, repeating).await.unwrap()
+}
+
 /// Repeats an append until its answer is definite, as every caller of a log does.
 async fn until_definite(log: &EmbeddedLog, append: Append) -> Appended {
     let repeating = async {
@@ -50,6 +63,43 @@ async fn on_a_full_disk_appends_are_unknown_and_the_log_says_why_until_there_is_
     assert_eq!(texts(&log).await.unwrap(), ["before"]);
     assert_eq!(stored(until_definite(&log, event(3, "during")).await).seq, 3);
     assert_eq!(texts(&log).await.unwrap(), ["before", "during"]);
+}
+
+#[tokio::test]
+async fn while_the_disk_is_full_the_log_can_be_read() {
+    let disk = Disk::new();
+    let log = open(&disk, |_| {});
+    let mut health = log.health();
+    open_run(&log).await;
+    stored(log.append(event(2, "before")).await.unwrap());
+    // Enough to open the database again, not to write to it.
+    for _ in 0..3 {
+        disk.fails_after(0);
+        log.append(event(3, "during")).await.unwrap_err();
+        disk.works();
+        assert_eq!(until_readable(&log).await, ["before"]);
+    }
+    timeout(PATIENCE, health.wait_for(|health| *health == StoreHealth::Up)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn after_a_read_that_failed_the_log_recovers_without_any_write() {
+    let disk = Disk::new();
+    let log = open(&disk, |_| {});
+    open_run(&log).await;
+    let long = "x".repeat(10_000);
+    for n in 2..30 {
+        stored(log.append(event(n, &long)).await.unwrap());
+    }
+    log.close().await;
+
+    // A log that does not have the entries in memory, and whose writer has nothing more to do.
+    let log = open(&disk, |options| options.sweep_every = Duration::from_secs(3600));
+    log.claim("key", "value".into()).await.unwrap();
+    disk.cannot_read(1);
+    let refused = texts(&log).await.expect_err("the entry is read from the disk");
+    assert!(refused.detail.contains("bad sector"), "{refused}");
+    assert_eq!(until_readable(&log).await[0], long);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// How many rows the tables have, once nothing changes any more.
 fn rows(disk: &Disk) -> [(&'static str, u64); 7] {
-    let database = database::on(disk.clone()).unwrap();
+    let database = database::on(disk.clone(), CACHE_BYTES).unwrap();
     let read = database.begin_read().unwrap();
     [
         ("entries", read.open_table(ENTRIES).unwrap().len().unwrap()),
@@ -148,7 +148,7 @@ async fn tombstones_are_kept_for_thirty_days_and_claims_for_the_ttl() {
     log.claim("key", "value".into()).await.unwrap();
     log.close().await;
 
-    let database = database::on(disk.clone()).unwrap();
+    let database = database::on(disk.clone(), CACHE_BYTES).unwrap();
     let left_after = |ms: u64| {
         let (now_ms, retention) = (now_ms() + ms, Retention::default());
         let found = Sweeper::default().look(&database.begin_read().unwrap(), &retention, now_ms, 0, u64::MAX).unwrap();
@@ -179,7 +179,7 @@ async fn a_sweep_looks_at_a_slice_and_comes_to_every_row() {
         log.claim(&key, "value".into()).await.unwrap();
     }
     log.close().await;
-    let database = database::on(disk).unwrap();
+    let database = database::on(disk, CACHE_BYTES).unwrap();
     let (mut sweeper, later) = (Sweeper::default(), now_ms() + 2 * DAY_MS);
     let mut left = Vec::new();
     for _ in 0..3 {
@@ -201,7 +201,7 @@ async fn what_is_damaged_in_one_session_does_not_stop_the_others() {
     let log = open(&disk, |_| {});
     open_run(&log).await;
     log.close().await;
-    let database = database::on(disk.clone()).unwrap();
+    let database = database::on(disk.clone(), CACHE_BYTES).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(SESSIONS).unwrap().insert("s", [FORMAT as u8, 0x80].as_slice()).unwrap();
     transaction.commit().unwrap();

@@ -13,6 +13,9 @@ use super::{database, start};
 use crate::log::{Append, Appended, Fence, Log, OpenRun, Opened, Retention, Writer};
 use crate::session::{InstanceId, Kind, Offset, Record, RunId, RunState, SessionId};
 
+/// Little, so that reads come to the disk.
+const CACHE_BYTES: usize = 64 << 10;
+
 /// A log on a disk of the tests.
 fn open(disk: &backend::Disk, change: impl FnOnce(&mut EmbeddedOptions)) -> Arc<EmbeddedLog> {
     let mut options = EmbeddedOptions {
@@ -22,7 +25,7 @@ fn open(disk: &backend::Disk, change: impl FnOnce(&mut EmbeddedOptions)) -> Arc<
     };
     change(&mut options);
     let disk = disk.clone();
-    let place = database::Place::Test(Box::new(move || database::on(disk.clone())));
+    let place = database::Place::Test(Box::new(move || database::on(disk.clone(), CACHE_BYTES)));
     EmbeddedLog::serve(start::open(place, options).unwrap())
 }
 

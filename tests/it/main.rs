@@ -1,0 +1,28 @@
+//! The promises of Sidestream, each against the real binary, real sockets and a real store. One
+//! module a promise; a test that a known failure of other systems asked for is named after the
+//! failure's symptom.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+#[allow(unused_imports, dead_code, reason = "shared with the tests of the demo page")]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attach;
+mod bad_input;
+mod bad_start;
+mod browsers;
+mod filters;
+mod identity;
+mod instances;
+mod joining;
+mod many_devices;
+mod passthrough;
+mod real_input;
+mod recording;
+mod resume;
+mod retention;
+mod runs;
+mod shutdown;
+mod slow_readers;
+mod slow_stores;
