@@ -25,11 +25,15 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How many connections are being made at once.
 const CONNECTING: usize = 32;
 
-/// Which sessions the sockets are attached to.
+/// Which sessions the sockets are attached to, and from where.
 #[derive(Clone, Copy)]
 enum Sessions {
-    OneEach,
+    /// All to the same, from its end.
     Shared,
+    /// Each to its own, from its end.
+    OneEach,
+    /// Each to its own, from its start.
+    Replayed,
 }
 
 pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Report> {
@@ -50,7 +54,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Report> {
         ],
     );
     for store in &bench.args.stores {
-        for sessions in [Sessions::OneEach, Sessions::Shared] {
+        for sessions in [Sessions::Shared, Sessions::OneEach, Sessions::Replayed] {
             progress(&format!("memory: {}, {}", store.name(), sessions.words()));
             table.row(sockets(bench, *store, sessions).await?);
         }
@@ -61,12 +65,12 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Report> {
         question: format!("What an idle WebSocket costs, at {sockets} of them over plain TCP, each attached to a session."),
         settings: json!({
             "sockets": sockets, "warm_up_sockets": WARM_UP, "settle_seconds": SETTLE.as_secs(),
-            "idle_seconds": IDLE.as_secs(), "session": "one ended run of 3 events, replayed by the attach",
+            "idle_seconds": IDLE.as_secs(), "session": "one ended run of 3 events",
         }),
         tables: vec![table],
         notes: vec![
             format!("`before`: after all sessions were written and {WARM_UP} sockets had been opened and closed. KiB per socket: (VmRSS - before) / sockets. The kernel's socket buffers are not in it."),
-            "`one each`: each socket follows a session of its own, so the session's state is in the figure. `shared`: all follow the same.".into(),
+            "`shared`: all follow one session. `one each`: each follows a session of its own, so what the sidecar keeps for a followed session is in the figure. `one each, replayed`: each has read its session from the start, so what is kept of it for other readers (bounded for the instance) is in it, too.".into(),
             "The load answers pings like a browser would; `closed by the server` should be 0.".into(),
         ],
     })
@@ -75,15 +79,18 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Report> {
 impl Sessions {
     fn words(self) -> &'static str {
         match self {
-            Sessions::OneEach => "one each",
             Sessions::Shared => "shared",
+            Sessions::OneEach => "one each",
+            Sessions::Replayed => "one each, replayed",
         }
     }
 
-    fn of(self, i: usize) -> String {
+    /// The query that attaches socket `i`.
+    fn query(self, i: usize) -> String {
         match self {
-            Sessions::OneEach => format!("bench-{i}"),
-            Sessions::Shared => "bench-0".into(),
+            Sessions::Shared => "session=bench-0&after=end".into(),
+            Sessions::OneEach => format!("session=bench-{i}&after=end"),
+            Sessions::Replayed => format!("session=bench-{i}&after=start"),
         }
     }
 }
@@ -92,21 +99,21 @@ async fn sockets(bench: &Bench, store: Store, sessions: Sessions) -> anyhow::Res
     let count = bench.args.sockets;
     let sidecar = Sidecar::start(store, bench).await?;
     let written = match sessions {
-        Sessions::OneEach => count,
         Sessions::Shared => 1,
+        Sessions::OneEach | Sessions::Replayed => count,
     };
     let load = Load { events: 3, rate: 0.0, bytes: bench.args.bytes, burst: 1, phase: Duration::ZERO };
-    at_once(written, |i| write(sidecar.address, sessions.of(i), load)).await?;
+    at_once(written, |i| write(sidecar.address, format!("bench-{i}"), load)).await?;
     for batch in 0..2 {
         progress(&format!("warm-up {}", batch + 1));
-        let warm = at_once(WARM_UP, |i| attach(sidecar.address, sessions.of(i % written))).await?;
+        let warm = at_once(WARM_UP, |i| attach(sidecar.address, sessions.query(i % written))).await?;
         drop(warm);
         sleep(SETTLE / 2).await;
     }
     let before = sidecar.rss_kib()?;
 
     progress(&format!("attaching {count} sockets"));
-    let open = at_once(count, |i| attach(sidecar.address, sessions.of(i))).await?;
+    let open = at_once(count, |i| attach(sidecar.address, sessions.query(i))).await?;
     let mut reading = JoinSet::new();
     for mut socket in open {
         reading.spawn(async move { while socket.messages(|_| {}).await.unwrap_or(false) {} });
@@ -169,9 +176,9 @@ async fn write(address: SocketAddr, session: String, load: Load) -> anyhow::Resu
 }
 
 /// Attaches to the session and reads until it is live.
-async fn attach(address: SocketAddr, session: String) -> anyhow::Result<websocket::WebSocket> {
+async fn attach(address: SocketAddr, query: String) -> anyhow::Result<websocket::WebSocket> {
     let attaching = async {
-        let mut socket = websocket::connect(address, &format!("session={session}&after=start")).await?;
+        let mut socket = websocket::connect(address, &query).await?;
         let mut live = false;
         while !live {
             let open = socket.messages(|message| live |= message.starts_with(b"{\"type\":\"live\"")).await?;
