@@ -4,6 +4,7 @@
 //! outside this module may know which store it runs on.
 
 mod contract;
+mod control;
 pub mod embedded;
 mod following;
 mod reading;
@@ -11,6 +12,7 @@ pub mod redis;
 mod writing;
 
 pub use contract::*;
+pub use control::*;
 pub use following::*;
 pub use reading::*;
 pub use writing::*;

@@ -2,6 +2,7 @@
 
 use bytestring::ByteString;
 
+use super::Command;
 use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Terminal};
 
 /// Proof of ownership of a run: which takeover it comes after, and whose it is.
@@ -45,6 +46,19 @@ pub struct OpenRun {
     pub nonce: ByteString,
     /// The run's first entries, the last of them its `started`. They are its entries 1, 2, ….
     pub records: Vec<Record>,
+    /// The run that has begun this one; `None`: this is a root.
+    pub parent: Option<RunId>,
+    /// The key of the `send` that asked for the run, by which it can be cancelled.
+    pub key: Option<ByteString>,
+    /// The name of the route that the run goes through.
+    pub route: ByteString,
+}
+
+impl OpenRun {
+    /// A root run without a key, on no named route.
+    pub fn new(session: SessionId, run: RunId, owner: InstanceId, nonce: ByteString, records: Vec<Record>) -> Self {
+        OpenRun { session, run, owner, nonce, records, parent: None, key: None, route: ByteString::new() }
+    }
 }
 
 /// The definite answers to [`OpenRun`].
@@ -54,6 +68,8 @@ pub enum Opened {
     Open {
         /// Offset of its `started` entry.
         started: Offset,
+        /// The run's flags: its key may have been cancelled before the run was there.
+        flags: RunFlags,
     },
     /// Somebody else has a run of this id.
     Fenced,
@@ -96,7 +112,7 @@ pub struct Append {
     pub seen: Option<Offset>,
 }
 
-/// What others asked of a run; every append's answer carries it to the owner.
+/// What others asked of a run; the answers to its opening and to every append carry it to the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunFlags {
     /// Somebody asked for the run's cancellation.
@@ -187,10 +203,13 @@ pub enum Claim {
 }
 
 /// What an instance hears when it renews its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// The lease holds for another lease time.
-    Alive,
+    Alive {
+        /// The commands that nobody was handed yet, oldest first.
+        commands: Vec<Command>,
+    },
     /// Others have declared this instance dead: drop all runs, start over under a new id.
     Dead,
 }

@@ -37,7 +37,7 @@ pub async fn keep_lease(runs: Arc<Runs>) {
             renew_at = Instant::now() + RENEW_EVERY;
             let instance = runs.instance();
             match timeout(RENEW_EVERY, runs.log.renew(&instance, LEASE)).await {
-                Ok(Ok(Renewal::Alive)) => {
+                Ok(Ok(Renewal::Alive { .. })) => {
                     unbroken_since.get_or_insert_with(Instant::now);
                 }
                 Ok(Ok(Renewal::Dead)) => {

@@ -266,13 +266,13 @@ impl Owner {
     }
 
     fn open(&self) -> BoxFuture<'static, Committed> {
-        let open = OpenRun {
-            session: self.spec.session.clone(),
-            run: self.spec.run.clone(),
-            owner: self.life.instance.clone(),
-            nonce: self.fence.nonce.clone(),
-            records: self.spec.opening.clone(),
-        };
+        let open = OpenRun::new(
+            self.spec.session.clone(),
+            self.spec.run.clone(),
+            self.life.instance.clone(),
+            self.fence.nonce.clone(),
+            self.spec.opening.clone(),
+        );
         let (runs, instance) = (&self.runs, self.life.instance.clone());
         Box::pin(commit::open(runs.log.clone(), runs.metrics.clone(), instance, open))
     }
@@ -454,7 +454,7 @@ impl Owner {
 
     fn committed(&mut self, committed: Committed) {
         match committed {
-            Committed::Opened(Opened::Open { started }) => {
+            Committed::Opened(Opened::Open { started, .. }) => {
                 self.stored_n = self.spec.opening.len() as u64;
                 self.seen = Some(started);
                 self.tell_opened(Some(started));

@@ -14,7 +14,9 @@ mod redis_server;
 
 mod actors;
 mod appending;
+mod cancelling;
 mod claims;
+mod commanding;
 mod ending;
 mod following;
 mod interleavings;

@@ -11,15 +11,17 @@ use crate::actors::*;
 use crate::redis_server::RedisServer;
 
 /// The keys of the document, as patterns: `*` is one id.
-const DOCUMENTED: [&str; 9] = [
+const DOCUMENTED: [&str; 11] = [
     "ss:{default:*}:log",
     "ss:{default:*}:meta",
     "ss:{default:*}:active",
     "ss:{default:*}:tomb",
+    "ss:{default:*}:cancels",
     "ss:run:*",
     "ss:idem:*",
     "ss:{inst}:alive:*",
     "ss:{inst}:runs:*",
+    "ss:{inst}:cmds:*",
     "ss:{inst}:all",
 ];
 
@@ -62,6 +64,11 @@ async fn everything(log: &dyn Log) {
     let owner = Owner::new("produced", "no-run");
     log.append(Append { writer: producer, ..owner.append(&["x"]) }).await.unwrap();
     log.claim("a key", "a value".into()).await.unwrap();
+    let keyed = Owner::new("active", "run-keyed");
+    log.open_run(OpenRun { key: Some("a key".into()), ..keyed.opening() }).await.unwrap();
+    for target in [CancelTarget::Active, CancelTarget::Key("another key".into())] {
+        log.cancel(CancelRequest { session: keyed.session.clone(), target, by: "{}".into() }).await.unwrap();
+    }
     log.resign(&other).await.unwrap();
     log.sweep(&me).await.unwrap();
 }

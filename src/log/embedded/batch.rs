@@ -68,28 +68,37 @@ impl<'t> Batch<'t> {
                     Opened::Closed(Closed::Terminal { offset, state })
                 }
                 (_, Some(at)) if state.active[at].fence == first_fence(&open.nonce) => {
-                    Opened::Open { started: state.active[at].started }
+                    let run = &state.active[at];
+                    Opened::Open { started: run.started, flags: run.flags() }
                 }
                 _ => Opened::Fenced,
             });
         }
-        let state = self.sessions.load_or_create(&mut self.tables, &open.session)?;
-        let row = RunRow { session: open.session.clone(), number: state.number, ended: None };
+        let number = self.sessions.load_or_create(&mut self.tables, &open.session)?.number;
+        let row = RunRow { session: open.session.clone(), number, ended: None };
         self.tables.runs.insert(open.run.as_str(), row.encode().as_slice())?;
-        state.newest_run = Some(open.run.clone());
-        let push = write(&mut self.tables, state, &open.records, &self.retention, self.now_ms)?;
-        let started = state.tail;
-        state.active.push(Run {
+        let mut run = Run {
             id: open.run.clone(),
             owner: open.owner.clone(),
             fence: first_fence(&open.nonce),
             n: open.records.len() as u64,
-            last: started,
-            started,
+            last: Offset::ZERO,
+            started: Offset::ZERO,
             ended: None,
-        });
+            parent: open.parent.clone(),
+            key: open.key.clone(),
+            route: open.route.clone(),
+            cancel: None,
+        };
+        self.claim_key(&open.session, number, &mut run)?;
+        let state = self.sessions.load_or_create(&mut self.tables, &open.session)?;
+        state.newest_run = Some(open.run.clone());
+        let push = write(&mut self.tables, state, &open.records, &self.retention, self.now_ms)?;
+        let (started, flags) = (state.tail, run.flags());
+        (run.last, run.started) = (started, started);
+        state.active.push(run);
         self.announce(&open.session, push);
-        Ok(Opened::Open { started })
+        Ok(Opened::Open { started, flags })
     }
 
     pub(super) fn append(&mut self, append: &Append) -> Result<Appended, Fault> {
@@ -115,7 +124,7 @@ impl<'t> Batch<'t> {
         let Some(run) = active.map(|at| &state.active[at]).or(ended.as_ref()) else {
             return Ok(Appended::Closed(Closed::Unknown));
         };
-        let flags = RunFlags::default();
+        let flags = run.flags();
         if last_n(append) <= run.n {
             return Ok(Appended::Duplicate { last: run.last, flags });
         }
@@ -210,7 +219,8 @@ impl<'t> Batch<'t> {
         };
         let fence = Fence { counter: state.active[at].fence.counter + 1, nonce: takeover.nonce.clone() };
         state.active[at].fence = fence;
-        let terminal = Terminal::Interrupted;
+        let asked = state.active[at].cancel.is_some();
+        let terminal = if asked { Terminal::Cancelled } else { Terminal::Interrupted };
         let record = Record::run_state(takeover.run.clone(), RunState::Ended(terminal), takeover.details.clone());
         let push = write(&mut self.tables, state, &[record], &self.retention, self.now_ms)?;
         let offset = state.tail;
@@ -231,6 +241,7 @@ impl<'t> Batch<'t> {
             }
             Known::Gone(_) | Known::Never => return Ok(false),
         };
+        self.forget_cancelled_keys(session)?;
         self.changed = true;
         self.pushes.push((session.clone(), Push::Check));
         Ok(existed)
@@ -248,7 +259,7 @@ impl<'t> Batch<'t> {
         Ok(Claim::Won)
     }
 
-    fn run_row(&self, run: &RunId) -> Result<Option<RunRow>, Fault> {
+    pub(super) fn run_row(&self, run: &RunId) -> Result<Option<RunRow>, Fault> {
         self.tables.runs.get(run.as_str())?.map(|row| RunRow::decode(row.value())).transpose()
     }
 

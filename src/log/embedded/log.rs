@@ -19,8 +19,9 @@ use super::request::{CLOSED, Job, Request};
 use super::start;
 use super::writer::{QUEUE, now_ms};
 use crate::log::{
-    Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Read, Renewal,
-    Retention, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
+    Answer, Append, Appended, Bounds, CancelOutcome, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance,
+    Following, Log, OpenRun, Opened, PageLimits, Read, Renewal, Retention, RunInfo, SessionRow, StoreHealth, TakenOver,
+    Takeover, Unavailable,
 };
 use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
@@ -88,6 +89,21 @@ impl EmbeddedLog {
         answer.await.map_err(|_| gone())?
     }
 
+    async fn do_cancel(&self, request: CancelRequest) -> Result<Cancelled, Unavailable> {
+        let asked = request.clone();
+        let cancelled = self.write(move |batch| batch.cancel(&asked)).await?;
+        if let Cancelled::Runs(runs) = &cancelled {
+            let CancelRequest { session, by, .. } = request;
+            for (run, outcome) in runs {
+                if let CancelOutcome::Requested { owner } = outcome {
+                    let command = Command::Cancel { session: session.clone(), run: run.clone(), by: by.clone() };
+                    self.leases.command(owner, command)?;
+                }
+            }
+        }
+        Ok(cancelled)
+    }
+
     /// Reads a snapshot, off the async threads.
     async fn snapshot<T: Send + 'static>(
         &self,
@@ -116,6 +132,10 @@ impl Log for EmbeddedLog {
 
     fn takeover(&self, takeover: Takeover) -> Answer<'_, TakenOver> {
         self.write(move |batch| batch.takeover(&takeover)).boxed()
+    }
+
+    fn cancel(&self, request: CancelRequest) -> Answer<'_, Cancelled> {
+        self.do_cancel(request).boxed()
     }
 
     fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read> {
@@ -176,6 +196,14 @@ impl Log for EmbeddedLog {
         at_once(())
     }
 
+    fn command<'a>(&'a self, instance: &'a InstanceId, command: Command) -> Answer<'a, bool> {
+        std::future::ready(self.leases.command(instance, command)).boxed()
+    }
+
+    fn commands<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, Commands> {
+        at_once(self.leases.listen(instance))
+    }
+
     fn renew<'a>(&'a self, instance: &'a InstanceId, lease: Duration) -> Answer<'a, Renewal> {
         at_once(self.leases.renew(instance, lease, Instant::now()))
     }
@@ -200,6 +228,7 @@ impl Log for EmbeddedLog {
                 // An error means that it has closed already.
                 let _ = closed.await;
             }
+            self.leases.end();
         }
         .boxed()
     }

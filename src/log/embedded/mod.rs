@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails here"))]
 
 mod batch;
+mod control;
 mod database;
 mod directory;
 mod encoding;

@@ -2,9 +2,9 @@
 
 use bytestring::ByteString;
 
-use super::encoding::{Decoder, put_offset, put_text, put_varint};
+use super::encoding::{Decoder, put_offset, put_optional, put_text, put_varint};
 use super::error::Fault;
-use crate::log::{Closed, Fence, Retention, RunInfo};
+use crate::log::{Closed, Fence, Retention, RunFlags, RunInfo};
 use crate::session::{InstanceId, Offset, RunId, SessionId, Terminal};
 
 /// The format of every value in this file.
@@ -46,6 +46,12 @@ pub(super) struct Run {
     pub(super) last: Offset,
     pub(super) started: Offset,
     pub(super) ended: Option<(Offset, Terminal)>,
+    pub(super) parent: Option<RunId>,
+    /// Of the `send` that asked for it.
+    pub(super) key: Option<ByteString>,
+    pub(super) route: ByteString,
+    /// Who asked for its cancellation, if somebody did.
+    pub(super) cancel: Option<ByteString>,
 }
 
 /// Where a run is; the run itself is in its session while it is active, and here once it has ended.
@@ -63,6 +69,15 @@ pub(super) struct Producer {
     pub(super) epoch: u64,
     pub(super) n: u64,
     pub(super) last: Offset,
+}
+
+/// A key that was cancelled before there was a run of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CancelledKey {
+    /// Until when that is remembered.
+    pub(super) until_ms: u64,
+    /// Who asked.
+    pub(super) by: ByteString,
 }
 
 /// What is left of a session: enough to answer who comes late, and to use no offset again.
@@ -152,8 +167,20 @@ impl SessionState {
 }
 
 impl Run {
+    /// What its owner is told.
+    pub(super) fn flags(&self) -> RunFlags {
+        RunFlags { cancel: self.cancel.is_some() }
+    }
+
     pub(super) fn info(&self) -> RunInfo {
-        RunInfo { run: self.id.clone(), owner: self.owner.clone(), started: self.started, ended: self.ended }
+        RunInfo {
+            run: self.id.clone(),
+            owner: self.owner.clone(),
+            started: self.started,
+            ended: self.ended,
+            parent: self.parent.clone(),
+            cancel: self.cancel.clone(),
+        }
     }
 
     fn encode(&self, value: &mut Vec<u8>) {
@@ -171,6 +198,10 @@ impl Run {
                 put_offset(value, offset);
             }
         }
+        put_optional(value, self.parent.as_ref().map(RunId::as_str));
+        put_optional(value, self.key.as_deref());
+        put_text(value, &self.route);
+        put_optional(value, self.cancel.as_deref());
     }
 
     fn decode(from: &mut Decoder) -> Result<Self, Fault> {
@@ -185,7 +216,12 @@ impl Run {
                 Some((from.offset()?, terminal))
             }
         };
-        Ok(Run { id, owner, fence, n, last, started, ended })
+        let parent = match from.optional()? {
+            None => None,
+            Some(parent) => Some(RunId::from_store(&parent).map_err(|_| from.damaged())?),
+        };
+        let (key, route, cancel) = (from.optional()?.map(own), own(from.text()?), from.optional()?.map(own));
+        Ok(Run { id, owner, fence, n, last, started, ended, parent, key, route, cancel })
     }
 }
 
@@ -221,6 +257,20 @@ impl Producer {
     pub(super) fn decode(value: &[u8]) -> Result<Self, Fault> {
         let mut from = decoder(value, "producer")?;
         Ok(Producer { epoch: from.varint()?, n: from.varint()?, last: from.offset()? })
+    }
+}
+
+impl CancelledKey {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut value = vec![FORMAT];
+        put_varint(&mut value, self.until_ms);
+        put_text(&mut value, &self.by);
+        value
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Fault> {
+        let mut from = decoder(value, "cancelled key")?;
+        Ok(CancelledKey { until_ms: from.varint()?, by: from.text()? })
     }
 }
 
@@ -279,8 +329,9 @@ mod tests {
         let terminal = prop_oneof![Just(Terminal::Completed), Just(Terminal::Interrupted)];
         let ended = proptest::option::of((offset(), terminal));
         let fence = (any::<u64>(), any::<String>());
-        (any::<u128>(), any::<u128>(), fence, any::<u64>(), offset(), offset(), ended).prop_map(
-            |(id, owner, (counter, nonce), n, last, started, ended)| Run {
+        let asked = any::<(Option<u128>, Option<String>, String, Option<String>)>();
+        (any::<u128>(), any::<u128>(), fence, any::<u64>(), offset(), offset(), ended, asked).prop_map(
+            |(id, owner, (counter, nonce), n, last, started, ended, (parent, key, route, cancel))| Run {
                 id: RunId::from_random(id),
                 owner: InstanceId::from_random(owner),
                 fence: Fence { counter, nonce: nonce.into() },
@@ -288,6 +339,10 @@ mod tests {
                 last,
                 started,
                 ended,
+                parent: parent.map(RunId::from_random),
+                key: key.map(Into::into),
+                route: route.into(),
+                cancel: cancel.map(Into::into),
             },
         )
     }
@@ -328,6 +383,8 @@ mod tests {
             prop_assert_eq!(RunRow::decode(&row.encode()).unwrap(), row);
             let producer = Producer { epoch, n, last };
             prop_assert_eq!(Producer::decode(&producer.encode()).unwrap(), producer);
+            let cancelled = CancelledKey { until_ms: n, by: "{}".into() };
+            prop_assert_eq!(CancelledKey::decode(&cancelled.encode()).unwrap(), cancelled);
             let reason = if erased { TombReason::Erased } else { TombReason::Expired };
             let tomb = Tomb { last, buried_ms: n, reason };
             prop_assert_eq!(Tomb::decode(&tomb.encode()).unwrap(), tomb);

@@ -10,6 +10,8 @@
 //! | `producers` | (session number, producer) → `Producer` |
 //! | `tombs` | session → `Tomb` |
 //! | `claims` | key → (when, ms; value) |
+//! | `keys` | (session number, key of a `send`) → its run |
+//! | `cancels` | `<session> <key>` that was cancelled before it had a run → `CancelledKey` |
 //! | `garbage` | number of a session that is gone and whose entries are still to be removed |
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
@@ -30,6 +32,8 @@ pub(super) const UNBORN: TableDefinition<&str, u64> = TableDefinition::new("unbo
 pub(super) const PRODUCERS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("producers");
 pub(super) const TOMBS: TableDefinition<&str, &[u8]> = TableDefinition::new("tombs");
 pub(super) const CLAIMS: TableDefinition<&str, (u64, &str)> = TableDefinition::new("claims");
+pub(super) const KEYS: TableDefinition<(u64, &str), &str> = TableDefinition::new("keys");
+pub(super) const CANCELS: TableDefinition<&str, &[u8]> = TableDefinition::new("cancels");
 pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
 
 /// All tables, open for writing in one transaction.
@@ -42,6 +46,8 @@ pub(super) struct Tables<'t> {
     pub(super) producers: Table<'t, (u64, &'static str), &'static [u8]>,
     pub(super) tombs: Table<'t, &'static str, &'static [u8]>,
     pub(super) claims: Table<'t, &'static str, (u64, &'static str)>,
+    pub(super) keys: Table<'t, (u64, &'static str), &'static str>,
+    pub(super) cancels: Table<'t, &'static str, &'static [u8]>,
     pub(super) garbage: Table<'t, u64, ()>,
 }
 
@@ -57,6 +63,8 @@ impl<'t> Tables<'t> {
             producers: transaction.open_table(PRODUCERS)?,
             tombs: transaction.open_table(TOMBS)?,
             claims: transaction.open_table(CLAIMS)?,
+            keys: transaction.open_table(KEYS)?,
+            cancels: transaction.open_table(CANCELS)?,
             garbage: transaction.open_table(GARBAGE)?,
         })
     }

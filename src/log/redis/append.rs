@@ -97,7 +97,8 @@ fn terminal_of(writer: &Writer, records: &[Record]) -> Option<Terminal> {
     (last.run.as_ref() == Some(own)).then(|| last.state()?.terminal()).flatten()
 }
 
-fn flags(cancel: &str) -> RunFlags {
+/// The flags as a script answers them.
+pub(super) fn flags(cancel: &str) -> RunFlags {
     RunFlags { cancel: cancel == "1" }
 }
 

@@ -15,6 +15,7 @@ pub(super) struct Scripts {
     pub(super) append: Lua,
     pub(super) open: Lua,
     pub(super) takeover: Lua,
+    pub(super) cancel: Lua,
     pub(super) erase: Lua,
     pub(super) locate: Lua,
     pub(super) mend: Lua,
@@ -22,6 +23,7 @@ pub(super) struct Scripts {
     pub(super) renew: Lua,
     pub(super) resign: Lua,
     pub(super) sweep: Lua,
+    pub(super) command: Lua,
 }
 
 macro_rules! session_script {
@@ -36,6 +38,7 @@ impl Scripts {
             append: session_script!("append.lua"),
             open: session_script!("open.lua"),
             takeover: session_script!("takeover.lua"),
+            cancel: session_script!("cancel.lua"),
             erase: session_script!("erase.lua"),
             locate: session_script!("locate.lua"),
             mend: session_script!("mend.lua"),
@@ -43,6 +46,7 @@ impl Scripts {
             renew: Lua::new(include_str!("scripts/renew.lua")),
             resign: Lua::new(include_str!("scripts/resign.lua")),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
+            command: Lua::new(include_str!("scripts/command.lua")),
         }
     }
 
@@ -52,6 +56,7 @@ impl Scripts {
             &self.append,
             &self.open,
             &self.takeover,
+            &self.cancel,
             &self.erase,
             &self.locate,
             &self.mend,
@@ -59,6 +64,7 @@ impl Scripts {
             &self.renew,
             &self.resign,
             &self.sweep,
+            &self.command,
         ];
         for lua in all {
             lua.script.load_async(connection).await?;

@@ -44,8 +44,8 @@ if role == 'run' then
   local run = s.writer and parse_run(s.writer)
   if not run then
     if adopt then
-      run = { state = 'active', counter = generation, nonce = nonce, n = first_n - 1, owner = '-', started = ZERO,
-        last = s.last, ended = '-', cancel = '0' }
+      run = unknown_run(id, ZERO)
+      run.counter, run.nonce, run.n, run.last = generation, nonce, first_n - 1, s.last
     elseif lost(s, seen) then
       return { 'rolled_back', s.last, '0' }
     else
@@ -80,7 +80,7 @@ if role == 'run' then
   if terminal ~= '' then
     redis.call('HDEL', ACTIVE, id)
   elseif adopt then
-    redis.call('HSET', ACTIVE, id, run.started .. ' ' .. run.owner)
+    redis.call('HSET', ACTIVE, id, format_active(run))
     redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
   end
   return { 'stored', first, last, prev, published, run.cancel, text(batch.skip) }

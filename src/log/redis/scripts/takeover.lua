@@ -10,7 +10,8 @@ local field = 'run:' .. id
 
 local function never()
   redis.call('HSET', META, 'v', LAYOUT, field, format_run({ state = 'never', counter = '1', nonce = nonce, n = 0,
-    owner = '-', started = ZERO, last = ZERO, ended = '-', cancel = '0' }))
+    owner = '-', started = ZERO, last = ZERO, ended = '-', cancel = '0', parent = NONE, route = '%', key = NONE,
+    by = '' }))
   if redis.call('PTTL', META) < 0 then redis.call('PEXPIREAT', META, text(now + TTL)) end
 end
 
