@@ -1,5 +1,5 @@
 //! The contract of a log: what may be asked of it. The questions and answers stand in
-//! `writing`, `reading`, `following` and `control`.
+//! `writing`, `reading`, `following`, `control` and `queueing`.
 //!
 //! Rules that hold for every operation:
 //! - An `Err(Unavailable)` means *unknown*, never *failed*: the caller repeats the same call until
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance, Following, OpenRun,
-    Opened, PageLimits, Place, Read, Renewal, RunInfo, SessionRow, TakenOver, Takeover,
+    Opened, PageLimits, Place, QueuedRun, Read, Renewal, RunInfo, SessionRow, Starts, TakenOver, Takeover,
 };
 use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
@@ -80,6 +80,18 @@ pub trait Log: Send + Sync + 'static {
 
     /// Asks for the end of runs: flags them, then tells their owners.
     fn cancel(&self, request: CancelRequest) -> Answer<'_, Cancelled>;
+
+    /// The runs that wait in a session, first come first.
+    fn queue<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Vec<QueuedRun>>;
+
+    /// Takes the run with this key out of the queue, for good, also where somebody is about to start
+    /// it. `None`: none waits (any more).
+    fn withdraw<'a>(&'a self, session: &'a SessionId, key: &'a str) -> Answer<'a, Option<RunId>>;
+
+    /// Marks the first queued run of every free route as starting, for `by`, for the time of `hold`.
+    /// Asked after a terminal that names a next run or was stored by an attempt whose answer was
+    /// lost, and after every takeover.
+    fn start_queued<'a>(&'a self, session: &'a SessionId, by: &'a InstanceId, hold: Duration) -> Answer<'a, Starts>;
 
     /// Reads a page of what comes after `after`, an exact offset of this session, or
     /// [`Offset::ZERO`] for its beginning.

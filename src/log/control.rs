@@ -57,6 +57,8 @@ pub enum CancelOutcome {
         /// Which.
         state: Terminal,
     },
+    /// The run waited in the queue, and never will start.
+    Withdrawn,
     /// The session has no such run.
     NotFound,
 }

@@ -7,6 +7,7 @@ mod contract;
 mod control;
 pub mod embedded;
 mod following;
+mod queueing;
 mod reading;
 pub mod redis;
 mod writing;
@@ -14,6 +15,7 @@ mod writing;
 pub use contract::*;
 pub use control::*;
 pub use following::*;
+pub use queueing::*;
 pub use reading::*;
 pub use writing::*;
 

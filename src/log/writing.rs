@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 
-use super::Command;
+use super::{Command, OnBusy};
 use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Terminal};
 
 /// Proof of ownership of a run: which takeover it comes after, and whose it is.
@@ -52,12 +52,15 @@ pub struct OpenRun {
     pub key: Option<ByteString>,
     /// The name of the route that the run goes through.
     pub route: ByteString,
+    /// What to do where the route is busy.
+    pub on_busy: OnBusy,
 }
 
 impl OpenRun {
     /// A root run without a key, on no named route.
     pub fn new(session: SessionId, run: RunId, owner: InstanceId, nonce: ByteString, records: Vec<Record>) -> Self {
-        OpenRun { session, run, owner, nonce, records, parent: None, key: None, route: ByteString::new() }
+        let (parent, key, route, on_busy) = (None, None, ByteString::new(), OnBusy::Parallel);
+        OpenRun { session, run, owner, nonce, records, parent, key, route, on_busy }
     }
 }
 
@@ -71,9 +74,22 @@ pub enum Opened {
         /// The run's flags: its key may have been cancelled before the run was there.
         flags: RunFlags,
     },
-    /// Somebody else has a run of this id.
+    /// The run waits in the queue (now, or by an earlier attempt). Nobody drives it.
+    Queued {
+        /// Its place among those that wait for the route, from 1.
+        position: u64,
+    },
+    /// The queue has no room for the run.
+    QueueFull,
+    /// The route is busy.
+    Busy {
+        /// The active root runs of the route, then those that wait for it.
+        runs: Vec<RunId>,
+    },
+    /// Somebody else has a run of this id; a run that was queued may have been started by now.
     Fenced,
-    /// The run has ended already (taken over before it was opened), or the session was erased.
+    /// The run has ended already (taken over before it was opened, or withdrawn from the queue), or
+    /// the session was erased.
     Closed(Closed),
 }
 
@@ -131,6 +147,9 @@ pub enum Appended {
         last: Offset,
         /// The run's flags.
         flags: RunFlags,
+        /// The terminal has made the route free for this queued run, which is marked for the owner:
+        /// ask [`Log::start_queued`](super::Log::start_queued) for it.
+        next: Option<RunId>,
     },
     /// All of it was stored already by an earlier attempt.
     Duplicate {
@@ -187,6 +206,9 @@ pub enum TakenOver {
         /// Which.
         state: Terminal,
     },
+    /// The run waits in the queue, and stays there: see
+    /// [`Log::start_queued`](super::Log::start_queued).
+    Queued,
     /// The run was never opened, and now never can be.
     NeverStarted,
     /// The session is gone.

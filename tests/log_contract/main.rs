@@ -25,6 +25,7 @@ mod locating;
 mod on_disk;
 mod opening;
 mod producers;
+mod queueing;
 mod reading;
 mod recordings;
 mod retention;

@@ -128,3 +128,30 @@ async fn a_request_to_cancel_outlives_the_loss_of_meta() {
     let stored = log.append(owner.append(&["on"])).await.unwrap();
     assert!(matches!(stored, Appended::Stored { flags: RunFlags { cancel: true }, .. }), "{stored:?}");
 }
+
+#[tokio::test]
+async fn what_one_instance_has_queued_another_starts() {
+    let server = RedisServer::start();
+    let (dying, heir) = (connect(server.url()).await, connect(server.url()).await);
+    let mut root = Owner::new("s", "root");
+    root.open(&*dying).await;
+    let limits = QueueLimits { depth: 8, bytes: 1000 };
+    let on_busy = OnBusy::Queue(Waiting { item: vec![0, 0xff].into(), client: None, limits });
+    let queued = Owner::new("s", "queued");
+    let opened = dying.open_run(OpenRun { on_busy, ..queued.opening() }).await.unwrap();
+    assert_eq!(opened, Opened::Queued { position: 1 });
+    dying.close().await;
+    drop(dying);
+
+    let takeover = |owner: &Owner| {
+        let (session, run) = (owner.session.clone(), owner.run.clone());
+        Takeover { session, run, nonce: "heir".into(), details: "{}".into() }
+    };
+    assert_eq!(heir.takeover(takeover(&queued)).await.unwrap(), TakenOver::Queued);
+    assert!(matches!(heir.takeover(takeover(&root)).await.unwrap(), TakenOver::Ended { .. }));
+    let me = InstanceId::parse("heir").unwrap();
+    let starts = heir.start_queued(&root.session, &me, START_WITHIN).await.unwrap();
+    assert_eq!(starts.yours[0].item[..], [0, 0xff]);
+    assert!(matches!(heir.open_run(queued.opening()).await.unwrap(), Opened::Open { .. }));
+    assert_eq!(heir.queue(&root.session).await.unwrap(), vec![]);
+}

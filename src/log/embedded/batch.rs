@@ -6,12 +6,15 @@
 use bytestring::ByteString;
 use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
+use super::control::run_name;
 use super::error::Fault;
 use super::followers::Pushes;
+use super::queue::mark_next;
 use super::retention;
 use super::sessions::{Known, Sessions};
-use super::state::{Producer, Run, RunRow, SessionState, TombReason};
+use super::state::{Producer, Run, RunRow, SessionState};
 use super::tables::{Standing, Tables, standing};
+use super::tomb::TombReason;
 use super::write::{end_run, remember_one_more_producer, write};
 use crate::log::{
     Append, Appended, Claim, Closed, Fence, OpenRun, Opened, Push, Retention, RunFlags, TakenOver, Takeover, Writer,
@@ -73,6 +76,12 @@ impl<'t> Batch<'t> {
                 }
                 _ => Opened::Fenced,
             });
+        }
+        if self.remembered(&open.session, &run_name(&open.run))?.is_some() {
+            return Ok(Opened::Closed(Closed::Unknown));
+        }
+        if let Some(answer) = self.hold_back(open)? {
+            return Ok(answer);
         }
         let number = self.sessions.load_or_create(&mut self.tables, &open.session)?.number;
         let row = RunRow { session: open.session.clone(), number, ended: None };
@@ -149,11 +158,16 @@ impl<'t> Batch<'t> {
         let last = state.tail;
         state.active[at].n += new.len() as u64;
         state.active[at].last = last;
+        let mut next = None;
         if let Some(terminal) = terminal_of(new, id) {
+            let Run { owner, parent, route, .. } = state.active[at].clone();
             end_run(&mut self.tables, &append.session, state, at, terminal)?;
+            if parent.is_none() {
+                next = mark_next(state, &route, &owner, self.now_ms);
+            }
         }
         self.announce(&append.session, push);
-        Ok(Appended::Stored { first, last, flags })
+        Ok(Appended::Stored { first, last, flags, next })
     }
 
     fn append_of_producer(&mut self, append: &Append, id: &str, epoch: u64) -> Result<Appended, Fault> {
@@ -193,7 +207,7 @@ impl<'t> Batch<'t> {
             remember_one_more_producer(&mut self.tables, state)?;
         }
         self.announce(&append.session, push);
-        Ok(Appended::Stored { first, last, flags })
+        Ok(Appended::Stored { first, last, flags, next: None })
     }
 
     pub(super) fn takeover(&mut self, takeover: &Takeover) -> Result<TakenOver, Fault> {
@@ -213,6 +227,9 @@ impl<'t> Batch<'t> {
             let ended = row.filter(|row| row.number == state.number).and_then(|row| row.ended?.ended);
             if let Some((offset, state)) = ended {
                 return Ok(TakenOver::AlreadyEnded { offset, state });
+            }
+            if state.queue.iter().any(|queued| queued.run == takeover.run) {
+                return Ok(TakenOver::Queued);
             }
             self.never_to_be_opened(&takeover.run)?;
             return Ok(TakenOver::NeverStarted);
@@ -241,7 +258,7 @@ impl<'t> Batch<'t> {
             }
             Known::Gone(_) | Known::Never => return Ok(false),
         };
-        self.forget_cancelled_keys(session)?;
+        self.forget_early_cancels(session)?;
         self.changed = true;
         self.pushes.push((session.clone(), Push::Check));
         Ok(existed)

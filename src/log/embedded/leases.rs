@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::log::{
     COMMANDS_WAITING, Command, CommandSender, Commands, DeadInstance, Renewal, Unavailable, commands as channel,
 };
+use crate::random;
 use crate::session::{InstanceId, RunId, SessionId};
 
 /// Commands that wait in the channel of a listener; more come with its next renewal.
@@ -20,7 +21,6 @@ const LISTENER: usize = 256;
 const TWICE_APART: Duration = Duration::from_millis(500);
 
 /// The instances and their leases.
-#[derive(Default)]
 pub(super) struct Leases {
     instances: Mutex<HashMap<InstanceId, Instance>>,
 }
@@ -48,6 +48,17 @@ enum Life {
 }
 
 impl Leases {
+    /// No instance lives yet; what an earlier process left in queues is on the list of one that is
+    /// dead, so that whoever sweeps first looks after it.
+    pub(super) fn after(stranded: Vec<(SessionId, RunId)>) -> Self {
+        let mut instances = HashMap::new();
+        if !stranded.is_empty() {
+            let dead = Instance { life: Life::Dead, runs: stranded.into_iter().collect(), ..Instance::unborn() };
+            instances.insert(InstanceId::from_random(random::u128()), dead);
+        }
+        Leases { instances: Mutex::new(instances) }
+    }
+
     pub(super) fn enlist(&self, instance: &InstanceId, session: &SessionId, run: &RunId) -> bool {
         let mut instances = self.lock();
         let instance = instances.entry(instance.clone()).or_insert_with(Instance::unborn);

@@ -20,8 +20,8 @@ use super::start;
 use super::writer::{QUEUE, now_ms};
 use crate::log::{
     Answer, Append, Appended, Bounds, CancelOutcome, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance,
-    Following, Log, OpenRun, Opened, PageLimits, Read, Renewal, Retention, RunInfo, SessionRow, StoreHealth, TakenOver,
-    Takeover, Unavailable,
+    Following, Log, OpenRun, Opened, PageLimits, QueuedRun, Read, Renewal, Retention, RunInfo, SessionRow, Starts,
+    StoreHealth, TakenOver, Takeover, Unavailable,
 };
 use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
@@ -54,14 +54,14 @@ impl EmbeddedLog {
         Ok(Self::serve(started))
     }
 
-    pub(super) fn serve(start::Started { writer, health, sweep_every }: start::Started) -> Arc<Self> {
+    pub(super) fn serve(start::Started { writer, health, sweep_every, stranded }: start::Started) -> Arc<Self> {
         let (requests, waiting) = mpsc::channel(QUEUE);
         let log = EmbeddedLog {
             requests: requests.clone(),
             slot: writer.slot.clone(),
             readers: Semaphore::new(READERS),
             followers: writer.followers.clone(),
-            leases: Leases::default(),
+            leases: Leases::after(stranded),
             health,
             retention: writer.retention,
         };
@@ -136,6 +136,21 @@ impl Log for EmbeddedLog {
 
     fn cancel(&self, request: CancelRequest) -> Answer<'_, Cancelled> {
         self.do_cancel(request).boxed()
+    }
+
+    fn queue<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Vec<QueuedRun>> {
+        let session = session.clone();
+        self.snapshot(move |snapshot| snapshot.queue(&session)).boxed()
+    }
+
+    fn withdraw<'a>(&'a self, session: &'a SessionId, key: &'a str) -> Answer<'a, Option<RunId>> {
+        let (session, key) = (session.clone(), key.to_owned());
+        self.write(move |batch| batch.withdraw(&session, &key, &"{}".into())).boxed()
+    }
+
+    fn start_queued<'a>(&'a self, session: &'a SessionId, by: &'a InstanceId, hold: Duration) -> Answer<'a, Starts> {
+        let (session, by) = (session.clone(), by.clone());
+        self.write(move |batch| batch.start_queued(&session, &by, hold)).boxed()
     }
 
     fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read> {

@@ -22,6 +22,7 @@ mod followers;
 mod leases;
 mod log;
 mod options;
+mod queue;
 mod read;
 mod recovery;
 mod request;
@@ -30,6 +31,7 @@ mod sessions;
 mod start;
 mod state;
 mod tables;
+mod tomb;
 mod write;
 mod writer;
 

@@ -6,11 +6,13 @@ use std::ops::Bound;
 use redb::{AccessGuard, ReadTransaction, ReadableTable, TableDefinition, Value};
 
 use super::batch::Batch;
+use super::control::EarlyCancel;
 use super::entry;
 use super::error::Fault;
 use super::sessions::Known;
-use super::state::{CancelledKey, RunRow, SessionState, Tomb, TombReason};
+use super::state::{RunRow, SessionState};
 use super::tables::{CANCELS, CLAIMS, SESSIONS, TOMBS, Tables, UNBORN};
+use super::tomb::{Tomb, TombReason};
 use crate::log::Retention;
 use crate::session::SessionId;
 
@@ -115,7 +117,7 @@ impl Sweeper {
             }
         })?;
         slice(read, CANCELS, &mut self.cancels, |key, row| {
-            if CancelledKey::decode(row.value()).map_or(true, |cancelled| now_ms >= cancelled.until_ms) {
+            if EarlyCancel::decode(row.value()).map_or(true, |cancelled| now_ms >= cancelled.until_ms) {
                 found.cancels.push(key.to_owned());
             }
         })?;
@@ -143,7 +145,7 @@ impl Batch<'_> {
         }
         for session in &found.evicted {
             if let Known::Live(state) = self.sessions.load(&mut self.tables, session)?
-                && state.active.is_empty()
+                && state.is_idle()
             {
                 self.sessions.bury(&mut self.tables, session, TombReason::Expired)?;
             }
@@ -184,6 +186,7 @@ impl Batch<'_> {
         if seqs.len() < SLICE {
             self.tables.producers.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
             self.tables.keys.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
+            self.tables.items.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
             self.tables.garbage.remove(number)?;
         }
         Ok(())
@@ -214,14 +217,14 @@ fn is_forgotten(since_ms: u64, now_ms: u64) -> bool {
     now_ms >= since_ms.saturating_add(REMEMBERED_MS)
 }
 
-/// The sessions without an active run that were written to least recently, enough of them to free
+/// The sessions in which nothing is active or waits that were written to least recently, enough of them to free
 /// `excess`.
 fn oldest_ended(read: &ReadTransaction, excess: u64) -> Result<Vec<SessionId>, Fault> {
     let mut ended = Vec::new();
     for row in read.open_table(SESSIONS)?.iter()? {
         let (session, row) = row?;
         if let (Ok(session), Ok(state)) = (SessionId::from_store(session.value()), SessionState::decode(row.value()))
-            && state.active.is_empty()
+            && state.is_idle()
         {
             ended.push((state.written_ms, state.footprint(), session));
         }

@@ -11,7 +11,8 @@
 //! | `tombs` | session → `Tomb` |
 //! | `claims` | key → (when, ms; value) |
 //! | `keys` | (session number, key of a `send`) → its run |
-//! | `cancels` | `<session> <key>` that was cancelled before it had a run → `CancelledKey` |
+//! | `cancels` | `<session> key <key>` or `<session> run <run>` that was cancelled before it was there → `EarlyCancel` |
+//! | `items` | (session number, run) → what a queued run waits with |
 //! | `garbage` | number of a session that is gone and whose entries are still to be removed |
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
@@ -34,6 +35,7 @@ pub(super) const TOMBS: TableDefinition<&str, &[u8]> = TableDefinition::new("tom
 pub(super) const CLAIMS: TableDefinition<&str, (u64, &str)> = TableDefinition::new("claims");
 pub(super) const KEYS: TableDefinition<(u64, &str), &str> = TableDefinition::new("keys");
 pub(super) const CANCELS: TableDefinition<&str, &[u8]> = TableDefinition::new("cancels");
+pub(super) const ITEMS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("items");
 pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
 
 /// All tables, open for writing in one transaction.
@@ -48,6 +50,7 @@ pub(super) struct Tables<'t> {
     pub(super) claims: Table<'t, &'static str, (u64, &'static str)>,
     pub(super) keys: Table<'t, (u64, &'static str), &'static str>,
     pub(super) cancels: Table<'t, &'static str, &'static [u8]>,
+    pub(super) items: Table<'t, (u64, &'static str), &'static [u8]>,
     pub(super) garbage: Table<'t, u64, ()>,
 }
 
@@ -65,6 +68,7 @@ impl<'t> Tables<'t> {
             claims: transaction.open_table(CLAIMS)?,
             keys: transaction.open_table(KEYS)?,
             cancels: transaction.open_table(CANCELS)?,
+            items: transaction.open_table(ITEMS)?,
             garbage: transaction.open_table(GARBAGE)?,
         })
     }

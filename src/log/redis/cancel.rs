@@ -7,7 +7,7 @@ use super::append::offset;
 use super::fields::{unexpected, word};
 use super::supervisor::Lane;
 use crate::log::{CancelOutcome, CancelRequest, CancelTarget, Cancelled, Command, Unavailable};
-use crate::session::{InstanceId, RunId, Terminal};
+use crate::session::{InstanceId, RunId, SessionId, Terminal};
 
 impl RedisLog {
     pub(super) async fn do_cancel(&self, request: CancelRequest) -> Result<Cancelled, Unavailable> {
@@ -17,17 +17,7 @@ impl RedisLog {
             CancelTarget::Active => ("active", String::new()),
             CancelTarget::Key(key) => ("key", word(key)),
         };
-        let keys = self.keys.session(&session);
-        let lua = &self.supervisor.scripts().cancel;
-        let answer: Vec<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (8, by.len() + 512));
-                self.add_bounds(&mut command, &identity);
-                command.arg(target).arg(name).arg(&*by);
-                async move { lua.send(&command, &mut connection).await }
-            })
-            .await?;
+        let answer = self.ask_to_cancel(&session, target, &name, &by).await?;
         let runs = match answer.split_first() {
             Some((first, [])) if first == "remembered" => return Ok(Cancelled::Remembered),
             Some((first, rest)) if first == "runs" => rest,
@@ -45,6 +35,26 @@ impl RedisLog {
         .await?;
         Ok(Cancelled::Runs(runs))
     }
+
+    /// Calls the script.
+    pub(super) async fn ask_to_cancel(
+        &self,
+        session: &SessionId,
+        target: &str,
+        name: &str,
+        by: &str,
+    ) -> Result<Vec<String>, Unavailable> {
+        let keys = self.keys.session(session);
+        let lua = &self.supervisor.scripts().cancel;
+        self.supervisor
+            .call(Lane::Writes, |mut connection, identity| {
+                let mut command = lua.call(&keys.all(), (8, by.len() + 512));
+                self.add_bounds(&mut command, &identity);
+                command.arg(target).arg(name).arg(by);
+                async move { lua.send(&command, &mut connection).await }
+            })
+            .await
+    }
 }
 
 fn outcome(words: &[String]) -> Result<(RunId, CancelOutcome), Unavailable> {
@@ -53,6 +63,7 @@ fn outcome(words: &[String]) -> Result<(RunId, CancelOutcome), Unavailable> {
     let outcome = match &**outcome {
         "requested" => CancelOutcome::Requested { owner: InstanceId::from_store(a).map_err(|_| strange())? },
         "ended" => CancelOutcome::AlreadyEnded { offset: offset(a)?, state: Terminal::parse(b).ok_or_else(strange)? },
+        "withdrawn" => CancelOutcome::Withdrawn,
         "none" => CancelOutcome::NotFound,
         _ => return Err(strange()),
     };

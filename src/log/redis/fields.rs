@@ -202,6 +202,21 @@ pub(super) fn word(text: &str) -> String {
     word
 }
 
+/// The text that [`word`] was made of.
+pub(super) fn unword(word: &str) -> Option<ByteString> {
+    if word == "%" {
+        return Some(ByteString::new());
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(word.len()), word);
+    while let Some((plain, escaped)) = rest.split_once('%') {
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.push(u8::from_str_radix(escaped.get(..2)?, 16).ok()?);
+        rest = &escaped[2..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok().map(Into::into)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,5 +259,9 @@ mod tests {
     fn a_nonce_is_one_word_whatever_it_holds() {
         assert_eq!(word("a-b c%"), "a-b%20c%25");
         assert_eq!(word(""), "%");
+        for text in ["", "a-b c%", "~", "ü\n", "%41"] {
+            assert_eq!(unword(&word(text)).as_deref(), Some(text));
+        }
+        assert_eq!(unword("a%4"), None);
     }
 }

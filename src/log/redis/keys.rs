@@ -30,12 +30,17 @@ pub(super) struct SessionKeys {
     pub(super) channel: String,
     /// What was cancelled before it was there.
     pub(super) cancels: String,
+    /// The runs that wait.
+    pub(super) queue: String,
+    /// What they wait with.
+    pub(super) items: String,
 }
 
 impl SessionKeys {
     /// In the order in which `session.lua` expects them.
-    pub(super) fn all(&self) -> [&str; 6] {
-        [&self.log, &self.meta, &self.active, &self.tomb, &self.channel, &self.cancels]
+    pub(super) fn all(&self) -> [&str; 8] {
+        let [log, meta, active, tomb] = [&self.log, &self.meta, &self.active, &self.tomb];
+        [log, meta, active, tomb, &self.channel, &self.cancels, &self.queue, &self.items]
     }
 }
 
@@ -54,6 +59,8 @@ impl Keys {
             tomb: key("tomb"),
             channel: key("ch"),
             cancels: key("cancels"),
+            queue: key("queue"),
+            items: key("items"),
         }
     }
 

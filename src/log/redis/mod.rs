@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! store       RedisLog, the contract's operations        options     what the operator says
-//! append open takeover cancel read bounds leases claims  one operation (or noun) each
+//! append open takeover cancel queue read bounds leases claims   one operation (or noun) each
 //! commands    what is said to an instance                mailbox     what our own instances have heard
 //! supervisor  the connection: alive, or known to be down  server     what it is connected to
 //! listener    the pub/sub connection                      follow     who follows which session
@@ -36,6 +36,7 @@ mod mailbox;
 mod open;
 mod options;
 mod push;
+mod queue;
 mod read;
 mod scripts;
 mod server;

@@ -16,6 +16,7 @@ pub(super) struct Scripts {
     pub(super) open: Lua,
     pub(super) takeover: Lua,
     pub(super) cancel: Lua,
+    pub(super) start: Lua,
     pub(super) erase: Lua,
     pub(super) locate: Lua,
     pub(super) mend: Lua,
@@ -24,6 +25,17 @@ pub(super) struct Scripts {
     pub(super) resign: Lua,
     pub(super) sweep: Lua,
     pub(super) command: Lua,
+}
+
+/// A session script that looks at the queue, too.
+macro_rules! queue_script {
+    ($file:literal) => {
+        Lua::new(concat!(
+            include_str!("scripts/session.lua"),
+            include_str!("scripts/queue.lua"),
+            include_str!(concat!("scripts/", $file))
+        ))
+    };
 }
 
 macro_rules! session_script {
@@ -35,10 +47,11 @@ macro_rules! session_script {
 impl Scripts {
     pub(super) fn new() -> Self {
         Scripts {
-            append: session_script!("append.lua"),
-            open: session_script!("open.lua"),
-            takeover: session_script!("takeover.lua"),
-            cancel: session_script!("cancel.lua"),
+            append: queue_script!("append.lua"),
+            open: queue_script!("open.lua"),
+            takeover: queue_script!("takeover.lua"),
+            cancel: queue_script!("cancel.lua"),
+            start: queue_script!("start.lua"),
             erase: session_script!("erase.lua"),
             locate: session_script!("locate.lua"),
             mend: session_script!("mend.lua"),
@@ -57,6 +70,7 @@ impl Scripts {
             &self.open,
             &self.takeover,
             &self.cancel,
+            &self.start,
             &self.erase,
             &self.locate,
             &self.mend,

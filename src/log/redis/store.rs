@@ -19,8 +19,8 @@ use super::read::Sizes;
 use super::supervisor::{State, Supervisor};
 use crate::log::{
     Answer, Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance, Following, Log,
-    OpenRun, Opened, PageLimits, Place, Read, Renewal, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover,
-    Unavailable,
+    OpenRun, Opened, PageLimits, Place, QueuedRun, Read, Renewal, RunInfo, SessionRow, Starts, StoreHealth, TakenOver,
+    Takeover, Unavailable,
 };
 use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
@@ -119,6 +119,18 @@ impl Log for RedisLog {
 
     fn cancel(&self, request: CancelRequest) -> Answer<'_, Cancelled> {
         self.do_cancel(request).boxed()
+    }
+
+    fn queue<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Vec<QueuedRun>> {
+        self.do_queue(session).boxed()
+    }
+
+    fn withdraw<'a>(&'a self, session: &'a SessionId, key: &'a str) -> Answer<'a, Option<RunId>> {
+        self.do_withdraw(session, key).boxed()
+    }
+
+    fn start_queued<'a>(&'a self, session: &'a SessionId, by: &'a InstanceId, hold: Duration) -> Answer<'a, Starts> {
+        self.do_start_queued(session, by, hold).boxed()
     }
 
     fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read> {

@@ -1,12 +1,14 @@
--- The prelude of every script that touches a session. Each script is this file and its own.
+-- The prelude of every script that touches a session. Each script is this file and its own, some with
+-- `queue.lua` between them.
 --
--- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel, 6 cancels (one slot).
+-- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel, 6 cancels, 7 queue, 8 items (one slot).
 -- ARGV: 1 identity of the server that the caller is connected to ('' unknown), 2 ttl in ms,
 --       3 max_entries, 4 max_bytes. A script's own arguments follow.
 -- Rules: nothing is written before an answer is certain; the first write is one that Redis refuses
 -- when it is full; numbers leave as %.0f, because Lua would write large ones as 1.7e+12.
 
-local LOG, META, ACTIVE, TOMB, CHANNEL, CANCELS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local LOG, META, ACTIVE, TOMB, CHANNEL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local CANCELS, QUEUE, ITEMS = KEYS[6], KEYS[7], KEYS[8]
 local SRV, TTL = ARGV[1], tonumber(ARGV[2])
 local LAYOUT = '1'
 local TOMB_MS = 30 * 24 * 3600 * 1000 -- how long a tombstone outlives its session
@@ -89,9 +91,9 @@ local function unknown_run(id, started)
   return r
 end
 
--- Remembers that `field` (`key <key>`) was cancelled before it was there; by whom. The first write is
--- one that a full Redis allows.
-local function remember(field, by)
+-- Remembers that `field` (`key <key>`, `run <run>`) was cancelled before it was there: by whom, and for
+-- a key the run that was withdrawn with it. The first write is one that a full Redis allows.
+local function remember(field, run, by)
   redis.call('PEXPIRE', CANCELS, text(REMEMBERED_MS))
   if redis.call('HLEN', CANCELS) >= REMEMBERED then
     local all, first_due = redis.call('HGETALL', CANCELS), nil
@@ -102,16 +104,16 @@ local function remember(field, by)
     end
     redis.call('HDEL', CANCELS, first_due.field)
   end
-  redis.call('HSET', CANCELS, field, text(now + REMEMBERED_MS) .. ' ' .. by)
+  redis.call('HSET', CANCELS, field, text(now + REMEMBERED_MS) .. ' ' .. run .. ' ' .. by)
   redis.call('PEXPIRE', CANCELS, text(REMEMBERED_MS))
 end
 
--- Who cancelled `field`, or nil.
+-- Who cancelled `field`, and the run that was withdrawn with it; or nil.
 local function remembered(field)
   local value = redis.call('HGET', CANCELS, field)
   if not value then return nil end
-  local due, by = string.match(value, '^(%S+) (.*)$')
-  return now < tonumber(due) and by or nil
+  local due, run, by = string.match(value, '^(%S+) (%S+) (.*)$')
+  if now < tonumber(due) then return by, run end
 end
 
 -- The tombstone, or nil: state 'live' or 'erased', the last offset, and for a live session when it
@@ -279,7 +281,7 @@ local function write(s, batch, writer, value, set)
   if s.fresh then
     if s.expired_meta then
       redis.call('HSET', META, 'v', LAYOUT) -- refused when Redis is full, unlike the DEL
-      redis.call('DEL', META, ACTIVE)
+      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS)
     end
     for _, pair in ipairs({ 'v', LAYOUT, 'created', s.created, 'trimmed', s.trimmed, 'srv', SRV }) do
       set[#set + 1] = pair
@@ -332,6 +334,8 @@ local function write(s, batch, writer, value, set)
     redis.call('PEXPIREAT', LOG, text(s.expires))
     redis.call('PEXPIREAT', META, text(s.expires + META_MS))
     redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
+    redis.call('PEXPIREAT', QUEUE, text(s.expires + META_MS))
+    redis.call('PEXPIREAT', ITEMS, text(s.expires + META_MS))
   end
   redis.call('SET', TOMB, 'live ' .. last .. ' ' .. text(s.expires) .. ' ' .. s.srv, 'PXAT', text(s.expires + TOMB_MS))
 
