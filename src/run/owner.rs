@@ -45,6 +45,8 @@ pub struct RunSpec {
     pub run: RunId,
     /// Its first entries, the last of them its `started`.
     pub opening: Vec<Record>,
+    /// The upstream's status, for the terminal.
+    pub status: u16,
     /// The name of the agent, on every entry.
     pub source: Option<ByteString>,
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has

@@ -77,6 +77,7 @@ fn spec(ids: Tagging) -> RunSpec {
         session: SessionId::parse("s").unwrap(),
         opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
         run,
+        status: 200,
         source: None,
         ids,
         stall: PATIENCE,
