@@ -134,7 +134,7 @@ pub async fn run(
         places: Arc::new(Semaphore::new(config.limits.sockets)),
     });
     let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
-    let interceptor = Interceptor::new(proxy, runs.clone(), gateway.clone(), &config);
+    let interceptor = Arc::new(Interceptor::new(proxy, runs.clone(), gateway.clone(), &config));
     let router = Arc::new(Router::new(config.server.prefix.clone(), config.server.demo, gateway, interceptor));
     let admin = Arc::new(Admin {
         log: log.clone(),
@@ -180,6 +180,8 @@ pub async fn run(
     drain(&config, &shutdown, &runs, &tasks, &stop).await;
     // Both listeners' tasks end by themselves once told to; an error would be a defect of theirs.
     let _ = data.await;
+    // The last answers may have begun runs, which end at once but have to say so.
+    let _ = timeout(LAST_WORDS, runs.idle()).await;
     stop_health.cancel();
     lease.abort();
     watch.abort();

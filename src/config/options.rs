@@ -170,7 +170,7 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
     "limits.event_bytes", limits.event_bytes, Bytes<u64>,
         "Largest event that is kept. A larger one still reaches the direct caller; the log gets an entry that says so.";
     "limits.pending_bytes", limits.pending_bytes, Bytes<u64>,
-        "Bytes of unfinished and unstored events of all runs together; then the upstream is read more slowly.";
+        "Bytes of unfinished and unstored events of all runs together; then runs whose events wait for the store are read more slowly.";
     "limits.run_duration", limits.run_duration, Span,
         "Longest run; then it is cancelled.";
     "limits.sockets", limits.sockets, Count<usize>,

@@ -137,7 +137,8 @@ pub enum AuthMode {
 pub struct Limits {
     /// Largest event that is kept.
     pub event_bytes: u64,
-    /// Bytes of unfinished and unstored events of all runs together; then backpressure.
+    /// Bytes of unfinished and unstored events of all runs together; then backpressure on runs whose
+    /// events wait for the store.
     pub pending_bytes: u64,
     /// Longest run; then it is cancelled.
     pub run_duration: Duration,

@@ -24,8 +24,10 @@ pub async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
+        if origin != "*" {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         let exposed = HeaderValue::from_static("Sidestream-Session, Sidestream-Run, Sidestream-Offset");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
@@ -46,12 +48,19 @@ async fn route(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &str) 
             run_stream::stream_of(gateway, &id(session)?, run, uri).await
         }
         ("GET", ["v1", "runs", run]) => find_run(gateway, run).await,
-        (_, ["v1", "sessions", _] | ["v1", "sessions", _, "events"] | ["v1", "runs", _])
-        | (_, ["v1", "sessions", _, "runs", _, "stream"]) => {
-            Err(Problem::new(Code::MethodNotAllowed, format!("{method} is not for this route")))
+        (_, ["v1", "sessions", _]) => Ok(not_allowed("GET, DELETE")),
+        (_, ["v1", "sessions", _, "events"] | ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => {
+            Ok(not_allowed("GET"))
         }
         _ => Err(Problem::new(Code::NotFound, "there is no such route; see the protocol's HTTP API")),
     }
+}
+
+fn not_allowed(methods: &'static str) -> Response<Body> {
+    let problem = Problem::new(Code::MethodNotAllowed, format!("this route knows {methods}"));
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 /// `GET /sessions/{s}`.
@@ -127,14 +136,21 @@ fn preflight() -> Response<Body> {
     response
 }
 
-/// The request's origin where it is configured; the same origin needs no header.
+/// The request's origin where it is configured, else `*` where that is; the same origin needs no
+/// header.
 fn allowed_origin(gateway: &Gateway, request: &Request<Incoming>) -> Option<HeaderValue> {
     let origin = request.headers().get(header::ORIGIN)?;
-    gateway.cors_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+    let configured = |wanted: &[u8]| gateway.cors_origins.iter().any(|allowed| allowed.as_bytes() == wanted);
+    match configured(origin.as_bytes()) {
+        true => Some(origin.clone()),
+        false => configured(b"*").then_some(HeaderValue::from_static("*")),
+    }
 }
 
 fn id(text: &str) -> Result<SessionId, Problem> {
-    SessionId::from_store(text).map_err(|error| Problem::new(Code::BadRequest, format!("session: {error}")))
+    // The one character of an id that some clients encode.
+    let text = text.replacen("%7E", "~", 1);
+    SessionId::from_store(&text).map_err(|error| Problem::new(Code::BadRequest, format!("session: {error}")))
 }
 
 fn unavailable(error: Unavailable) -> Problem {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::hub::{Cursor, Delivery, Item};
 use crate::session::{Entry, Offset, RunId, SessionId};
@@ -17,6 +17,7 @@ pub(super) struct Attachment {
     filter: Filter,
     /// The last offset that the client can know.
     told: Offset,
+    told_at: Instant,
 }
 
 /// Which entries a subscriber wants. Both conditions must hold; `None` wants all.
@@ -51,7 +52,7 @@ impl Filter {
 impl Attachment {
     /// A subscription that begins after `offset`.
     pub(super) fn new(cursor: Cursor, filter: Filter, offset: Offset) -> Self {
-        Attachment { cursor, filter, told: offset }
+        Attachment { cursor, filter, told: offset, told_at: Instant::now() }
     }
 
     /// Which session.
@@ -60,12 +61,12 @@ impl Attachment {
     }
 
     /// The attachment itself and what its cursor brings next. A subscriber whose filter has left
-    /// out what came last is told where it is after at most `quiet`: an empty delivery.
-    pub(super) async fn step(mut self, quiet: Duration) -> (Self, Delivery) {
+    /// out what came last is told where it is every `period`: an empty delivery.
+    pub(super) async fn step(mut self, period: Duration) -> (Self, Delivery) {
         let untold = self.cursor.position() != self.told;
         let delivery = tokio::select! {
             delivery = self.cursor.next() => delivery,
-            () = sleep(quiet), if untold => Delivery::Items(Vec::new()),
+            () = sleep_until(self.told_at + period), if untold => Delivery::Items(Vec::new()),
         };
         (self, delivery)
     }
@@ -77,6 +78,7 @@ impl Attachment {
 
     /// The frames of a delivery, in order, each with the position that its reader is at after it.
     pub(super) fn frames(&mut self, delivery: &Delivery, mut each: impl FnMut(Offset, FrameText<'_>)) {
+        let told = self.told;
         match delivery {
             Delivery::Items(items) if items.is_empty() => {
                 let at = self.at();
@@ -100,6 +102,9 @@ impl Attachment {
                 let erased = ServerMessage::Erased { session: self.cursor.session() };
                 each(self.told, FrameText::Note("erased", erased.encode()));
             }
+        }
+        if self.told != told {
+            self.told_at = Instant::now();
         }
     }
 

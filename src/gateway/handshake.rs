@@ -68,7 +68,7 @@ fn handshake_key(request: &Request<Incoming>) -> Result<HeaderValue, Problem> {
 /// that can reach us, not the page.
 fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let listed = gateway.cors_origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());
+    let listed = gateway.cors_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes());
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
     let hosts = [header::HOST, HeaderName::from_static("x-forwarded-host")];
     let same = |name: &HeaderName| headers.get(name).and_then(|host| host.to_str().ok()) == authority;

@@ -35,6 +35,9 @@ pub struct RunStream {
     pub after: Option<Offset>,
     /// Write our tagged ids in place of the upstream's.
     pub ids: bool,
+    /// The page that asks at the upstream's own URL, where it says so: it may read what the
+    /// upstream let it read.
+    pub origin: Option<HeaderValue>,
 }
 
 /// `GET /sessions/{session}/runs/{run}/stream`; `run` is an id or `active`.
@@ -56,27 +59,35 @@ pub async fn stream_of(
         },
         id => RunId::parse(id).map_err(|error| Problem::new(Code::BadRequest, format!("run: {error}")))?,
     };
-    serve(gateway, RunStream { session: session.clone(), run, after, ids: false }).await
+    serve(gateway, RunStream { session: session.clone(), run, after, ids: false, origin: None }).await
 }
 
 /// The answer for a run: `204` when it is over and everything after the cursor was delivered.
 pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response<Body>, Problem> {
-    let RunStream { session, run, after, ids } = wanted;
+    let RunStream { session, run, after, ids, origin } = wanted;
     let Some(info) = gateway.log.run(&session, &run).await.map_err(unavailable)? else {
         return Err(unknown_run(gateway, &session).await);
     };
     let head = gateway.log.entry(&session, info.started).await.map_err(unavailable)?;
     let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
+    let open = |mut response: Response<Body>| {
+        if let Some(origin) = &origin {
+            head.put_cors(response.headers_mut(), origin);
+        }
+        response
+    };
     // A cursor from before the run means the run's start.
     let from = after.filter(|after| *after > info.started).unwrap_or(info.started);
     if info.ended.is_some_and(|(end, _)| from >= end) {
-        return Ok(no_content());
+        return Ok(open(no_content()));
     }
     let subscription = gateway.hub.subscribe(&session, After::Offset(from), false).await.map_err(problem)?;
-    let mut reader = Reader { gateway: gateway.clone(), cursor: subscription.cursor, run, ids, ended: None };
+    let mut reader =
+        Reader { gateway: gateway.clone(), cursor: subscription.cursor, run, ids, ended: None, over: false };
     let first = match reader.next().await {
         Next::Gap(gap) => return Err(gone(&gap)),
-        Next::End(_) if after.is_some() => return Ok(no_content()),
+        // Any other end is one of this answer only: a `204` would tell the client to ask no more.
+        Next::End(_) if after.is_some() && reader.over => return Ok(open(no_content())),
         next => next,
     };
     let mut response = Response::new(empty());
@@ -84,7 +95,7 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
     stream_headers(response.headers_mut());
     head.put_headers(response.headers_mut());
     name_run(response.headers_mut(), &session, &reader.run, Some(info.started));
-    Ok(response.map(|_| body(first, reader)))
+    Ok(open(response.map(|_| body(first, reader))))
 }
 
 /// Tells the caller which session and run it has.
@@ -133,6 +144,8 @@ struct Reader {
     run: RunId,
     ids: bool,
     ended: Option<Result<(), &'static str>>,
+    /// Everything up to the run's terminal was delivered.
+    over: bool,
 }
 
 impl Reader {
@@ -178,6 +191,7 @@ impl Reader {
             // The event is not in the log: a body without it would look whole.
             Kind::EventDropped => self.ended = Some(Err("the run has an event that was too large to keep")),
             Kind::Run => {
+                self.over = record.state().and_then(RunState::terminal).is_some();
                 self.ended = record.state().and_then(RunState::terminal).map(|terminal| match terminal {
                     Terminal::Completed => Ok(()),
                     Terminal::Failed if ended_in_order(&record.data) => Ok(()),

@@ -14,8 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 /// Buffer sizes: 10,000 idle sockets must fit in memory (the library's default read buffer alone
-/// is 128 KiB per socket).
-const READ_BUFFER: usize = 4 << 10;
+/// is 128 KiB per socket). What clients say is short; a longer message takes more reads.
+const READ_BUFFER: usize = 1 << 10;
 const WRITE_BUFFER: usize = 16 << 10;
 
 /// Messages in the outbox at which reading stops, so that answers to a client that does not read

@@ -64,6 +64,8 @@ struct Connection<S> {
     required: Option<SessionId>,
     heard: bool,
     missed: u32,
+    /// What the client believes of the store.
+    store_up: bool,
 }
 
 /// Serves one upgraded connection until it ends. `first` is the session named in its URL.
@@ -81,6 +83,7 @@ where
         required: first.as_ref().filter(|attach| !attach.create).map(|attach| attach.session.clone()),
         heard: true,
         missed: 0,
+        store_up: true,
     };
     connection.run(first).await;
 }
@@ -98,6 +101,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.attach(attach, None);
         }
         let mut health = self.gateway.log.health();
+        let present = health.borrow_and_update().clone();
+        self.store_changed(&present);
         let shutdown = self.gateway.shutdown.clone();
         let mut beat = Instant::now() + heartbeat;
         let mut leave_at: Option<Instant> = None;
@@ -107,12 +112,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 happened = self.socket.next() => self.happened(happened),
                 Some(step) = self.steps.next(), if ready => self.step(step),
                 () = sleep_until(beat) => {
-                    beat += heartbeat;
+                    beat = Instant::now() + heartbeat;
                     self.beat()
                 }
                 Ok(()) = health.changed() => {
                     let health = health.borrow_and_update().clone();
-                    self.store_changed(&health)
+                    self.store_changed(&health);
+                    None
                 }
                 () = shutdown.draining(), if leave_at.is_none() => {
                     leave_at = Some(Instant::now() + crate::random::up_to(self.gateway.settings.spread));
@@ -266,12 +272,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         None
     }
 
-    fn store_changed(&mut self, health: &StoreHealth) -> Option<Closing> {
-        match health {
-            StoreHealth::Up => self.say(&ServerMessage::StatusOk),
-            StoreHealth::Down { .. } => self.say(&ServerMessage::Status { code: Code::StoreUnavailable }),
+    /// Says that the store has gone or has come back; why it is away may change without a word.
+    fn store_changed(&mut self, health: &StoreHealth) {
+        let up = *health == StoreHealth::Up;
+        if std::mem::replace(&mut self.store_up, up) != up {
+            self.say(match up {
+                true => &ServerMessage::StatusOk,
+                false => &ServerMessage::Status { code: Code::StoreUnavailable },
+            });
         }
-        None
     }
 
     fn go_away(&mut self) -> Closing {

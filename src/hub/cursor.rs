@@ -7,8 +7,7 @@ use tokio::sync::watch;
 
 use crate::hub::follower::{Followed, Phase, Signal};
 use crate::hub::{Hub, Item, pages, ring};
-use crate::log::Gap;
-use crate::session::{Offset, SessionId};
+use crate::session::{Gap, GapReason, Offset, SessionId};
 use crate::telemetry::{Fact, GapTold, Held, RingRead};
 
 /// How much one delivery brings at most, by the items' weight. Small enough that a slow subscriber
@@ -104,13 +103,15 @@ impl Cursor {
         let followed = &self.followed;
         let pages = &self.hub.pages;
         let log = &*self.hub.log;
-        match pages.after(log, &followed.session, &followed.page_turn, self.at, DELIVERY_WEIGHT).await {
+        match pages.after(log, followed, self.at, DELIVERY_WEIGHT).await {
             Ok(pages::Ahead::Items(items)) => Some(self.deliver(items)),
-            Ok(pages::Ahead::Gap(gap)) => {
-                let session = &followed.session;
-                GapTold { session, reason: gap.reason, lost: gap.lost }.emit(&self.hub.metrics);
-                self.at = gap.to;
-                Some(Delivery::Gap(gap))
+            Ok(pages::Ahead::Gap(gap)) => Some(self.told(gap)),
+            // There is no log, and there was none while it was followed: nothing of what the
+            // reader has is in it.
+            Ok(pages::Ahead::NotFound) if !followed.exists() && self.at != Offset::ZERO => {
+                let (from, lost) = (self.at, self.at.seq);
+                let gap = Gap { from, to: Offset::ZERO, lost, reason: GapReason::RolledBack };
+                Some(self.told(gap))
             }
             // The log ends at our cursor and the ring does not know it yet, or the session went
             // away: the follower finds out what is so.
@@ -124,6 +125,12 @@ impl Cursor {
                 None
             }
         }
+    }
+
+    fn told(&mut self, gap: Gap) -> Delivery {
+        GapTold { session: self.session(), reason: gap.reason, lost: gap.lost }.emit(&self.hub.metrics);
+        self.at = gap.to;
+        Delivery::Gap(gap)
     }
 
     /// Delivers what follows our position, which thereby is proven to be in the log.

@@ -51,6 +51,8 @@ pub(super) struct Signal {
 /// A followed session.
 pub(super) struct Followed {
     pub(super) session: SessionId,
+    /// Of this following: a session that is followed again, or begun anew, has another.
+    pub(super) number: u64,
     /// One page read of this session at a time.
     pub(super) page_turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -74,11 +76,12 @@ pub(super) struct View {
 }
 
 impl Followed {
-    pub(super) fn new(session: SessionId, ring_bytes: usize) -> Self {
+    pub(super) fn new(session: SessionId, number: u64, ring_bytes: usize) -> Self {
         let state = State { ring: Ring::new(Offset::ZERO, ring_bytes), exists: false, active: Vec::new() };
         let signal = watch::Sender::new(Signal { phase: Phase::Starting, version: 0 });
         Followed {
             session,
+            number,
             page_turn: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
             signal,
@@ -102,6 +105,11 @@ impl Followed {
 
     pub(super) fn signal(&self) -> watch::Receiver<Signal> {
         self.signal.subscribe()
+    }
+
+    /// Whether the session is known to exist, or to have existed.
+    pub(super) fn exists(&self) -> bool {
+        self.lock().exists
     }
 
     pub(super) fn tail(&self) -> Offset {
@@ -135,16 +143,20 @@ impl Followed {
     pub(super) async fn follow(self: Arc<Self>, hub: Arc<Hub>) {
         loop {
             match self.attempt(&hub).await {
-                Ok(End::Idle) => return,
+                Ok(End::Idle) => {
+                    hub.pages.forget(self.number);
+                    return;
+                }
                 Ok(End::Erased) => {
                     hub.retire(&self);
-                    hub.pages.forget(&self.session);
+                    hub.pages.forget(self.number);
                     self.announce(Phase::Erased);
                     return;
                 }
                 // Subscribers keep what they have; the next attempt reads what they miss.
                 Ok(End::Disturbed) | Err(_) => {
                     if hub.leave(&self) {
+                        hub.pages.forget(self.number);
                         return;
                     }
                     sleep(RETRY).await;
@@ -254,7 +266,7 @@ impl Followed {
                 Read::Gap(gap) => {
                     tracing::warn!(session = %self.session, reason = gap.reason.as_str(), from = %gap.from, to = %gap.to, "the log does not have the tail that was followed");
                     if gap.reason == GapReason::RolledBack {
-                        hub.pages.forget(&self.session);
+                        hub.pages.forget(self.number);
                     }
                     let active = match hub.log.bounds(&self.session).await? {
                         Bounds::Live(bounds) => bounds.active,
@@ -306,10 +318,28 @@ impl State {
         for (offset, record) in news {
             let (Some(state), Some(run)) = (record.state(), &record.run) else { continue };
             match state {
+                // After a rollback the list may know of it already.
+                RunState::Started if self.active.iter().any(|active| active.run == *run) => {}
                 RunState::Started => self.active.push(ActiveRun { run: run.clone(), started: offset }),
                 RunState::Ended(_) => self.active.retain(|active| active.run != *run),
                 RunState::Stalled | RunState::Resumed => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::RunId;
+
+    #[test]
+    fn a_run_that_is_read_again_after_a_rollback_is_active_once() {
+        let run = RunId::parse("r").unwrap();
+        let active = vec![ActiveRun { run: run.clone(), started: Offset::new(2, 2) }];
+        let mut state = State { ring: Ring::new(Offset::new(1, 1), 0), exists: true, active };
+        let started = Record::run_state(run, RunState::Started, "{}");
+        state.note([(Offset::new(2, 2), &started)].into_iter());
+        assert_eq!(state.active.len(), 1);
     }
 }

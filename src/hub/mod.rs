@@ -1,10 +1,10 @@
 //! The hub: followed sessions and the cursors that read them. The join of history and live tail
 //! exists once, here.
 //!
-//! A followed session keeps its newest entries in a ring ([`ring`]); one task per followed session
-//! ([`follower`]) fills it from the log's pushes and repairs it by reading. A [`Cursor`] is all
+//! A followed session keeps its newest entries in a ring (`ring`); one task per followed session
+//! (`follower`) fills it from the log's pushes and repairs it by reading. A [`Cursor`] is all
 //! that a subscriber is: its position. Inside the ring it costs the store nothing; behind the ring
-//! it reads pages that all subscribers of the session share ([`pages`]).
+//! it reads pages that all subscribers of the session share (`pages`).
 //!
 //! The hub never queues for a subscriber, never reorders, and never shows an entry that the log
 //! has not acknowledged.

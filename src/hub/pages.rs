@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use crate::hub::Item;
+use crate::hub::follower::Followed;
 use crate::log::{Gap, Log, PageLimits, Read, Unavailable};
-use crate::session::{Offset, SessionId};
+use crate::session::Offset;
 
 /// How many pages may be on their way from the store at once, for the whole instance: with the
 /// size of a page this bounds what replays hold in memory, however many clients come.
@@ -37,8 +38,10 @@ pub(super) struct Pages {
 
 #[derive(Default)]
 struct Kept {
-    sessions: HashMap<SessionId, Vec<Arc<Slice>>>,
-    order: VecDeque<(SessionId, Arc<Slice>)>,
+    /// By the number of the following, not by the session: one that was erased and begun anew must
+    /// not show what it was.
+    followings: HashMap<u64, Vec<Arc<Slice>>>,
+    order: VecDeque<(u64, Arc<Slice>)>,
     weight: usize,
 }
 
@@ -54,26 +57,25 @@ impl Pages {
         Pages { kept: Mutex::default(), reads: Semaphore::new(READS_AT_ONCE) }
     }
 
-    /// At most `max_bytes` of what follows `at`. `turn` is the session's own lock: one read of a
-    /// session at a time, so that whoever waits finds what the first has read.
+    /// At most `max_bytes` of what follows `at`. One read of a session at a time, so that whoever
+    /// waits finds what the first has read.
     pub(super) async fn after(
         &self,
         log: &dyn Log,
-        session: &SessionId,
-        turn: &tokio::sync::Mutex<()>,
+        followed: &Followed,
         at: Offset,
         max_bytes: usize,
     ) -> Result<Ahead, Unavailable> {
-        if let Some(items) = self.find(session, at, max_bytes) {
+        if let Some(items) = self.find(followed.number, at, max_bytes) {
             return Ok(Ahead::Items(items));
         }
-        let _turn = turn.lock().await;
-        if let Some(items) = self.find(session, at, max_bytes) {
+        let _turn = followed.page_turn.lock().await;
+        if let Some(items) = self.find(followed.number, at, max_bytes) {
             return Ok(Ahead::Items(items));
         }
         let read = {
             let _read = self.reads.acquire().await;
-            log.read(session, at, PageLimits::default()).await?
+            log.read(&followed.session, at, PageLimits::default()).await?
         };
         let page = match read {
             Read::Page(page) => page,
@@ -86,38 +88,40 @@ impl Pages {
         let items: Vec<_> = page.entries.into_iter().map(Item::new).collect();
         let slice = Arc::new(Slice { after: at, weight: items.iter().map(|i| i.weight()).sum(), items });
         let first = slice.take(at, max_bytes);
-        self.keep(session, slice);
+        self.keep(followed.number, slice);
         Ok(first.map_or(Ahead::Tail, Ahead::Items))
     }
 
-    /// Forgets the pages of a session whose log has changed behind its tail.
-    pub(super) fn forget(&self, session: &SessionId) {
+    /// Forgets the pages of a following that has ended, or whose log has changed behind its tail.
+    pub(super) fn forget(&self, following: u64) {
         let mut kept = self.lock();
-        kept.sessions.remove(session);
-        let (gone, order) = std::mem::take(&mut kept.order).into_iter().partition(|(s, _)| s == session);
+        if kept.followings.remove(&following).is_none() {
+            return;
+        }
+        let (gone, order) = std::mem::take(&mut kept.order).into_iter().partition(|(f, _)| *f == following);
         kept.order = order;
-        let gone: VecDeque<(SessionId, Arc<Slice>)> = gone;
+        let gone: VecDeque<(u64, Arc<Slice>)> = gone;
         kept.weight -= gone.iter().map(|(_, slice)| slice.weight).sum::<usize>();
     }
 
-    fn find(&self, session: &SessionId, at: Offset, max_bytes: usize) -> Option<Vec<Arc<Item>>> {
+    fn find(&self, following: u64, at: Offset, max_bytes: usize) -> Option<Vec<Arc<Item>>> {
         let kept = self.lock();
-        kept.sessions.get(session)?.iter().rev().find_map(|slice| slice.take(at, max_bytes))
+        kept.followings.get(&following)?.iter().rev().find_map(|slice| slice.take(at, max_bytes))
     }
 
-    fn keep(&self, session: &SessionId, slice: Arc<Slice>) {
+    fn keep(&self, following: u64, slice: Arc<Slice>) {
         let mut kept = self.lock();
         kept.weight += slice.weight;
-        kept.order.push_back((session.clone(), slice.clone()));
-        kept.sessions.entry(session.clone()).or_default().push(slice);
+        kept.order.push_back((following, slice.clone()));
+        kept.followings.entry(following).or_default().push(slice);
         while kept.weight > KEPT_WEIGHT
-            && let Some((session, oldest)) = kept.order.pop_front()
+            && let Some((following, oldest)) = kept.order.pop_front()
         {
             kept.weight -= oldest.weight;
-            if let Some(slices) = kept.sessions.get_mut(&session) {
+            if let Some(slices) = kept.followings.get_mut(&following) {
                 slices.retain(|slice| !Arc::ptr_eq(slice, &oldest));
                 if slices.is_empty() {
-                    kept.sessions.remove(&session);
+                    kept.followings.remove(&following);
                 }
             }
         }
@@ -148,5 +152,40 @@ impl Slice {
             .cloned()
             .collect();
         (!items.is_empty()).then_some(items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::scripted::{Scripted, now};
+    use crate::log::{GapReason, Page};
+    use crate::session::{Entry, Kind, Record, SessionId};
+
+    #[tokio::test]
+    async fn a_session_that_is_followed_anew_shows_nothing_of_what_was_read_before_it_was_erased() {
+        let (log, pages) = (Scripted::default(), Pages::new());
+        let followed = |number| Followed::new(SessionId::parse("s").unwrap(), number, 0);
+        let record = Record { kind: Kind::Event, run: None, source: None, event: None, id: None, data: "x".into() };
+        let entry = Arc::new(Entry { offset: Offset::new(1, 1), record });
+        log.read.answers(move |_| now(Read::Page(Page { entries: vec![entry.clone()], tail: Offset::new(1, 1) })));
+        let before = pages.after(&log, &followed(1), Offset::ZERO, 1).await.unwrap();
+        assert!(matches!(before, Ahead::Items(items) if items.len() == 1));
+        log.read
+            .answers(|from| now(Read::Gap(Gap { from, to: Offset::new(1, 1), lost: 1, reason: GapReason::Trimmed })));
+        assert!(matches!(pages.after(&log, &followed(2), Offset::ZERO, 1).await.unwrap(), Ahead::Gap(_)));
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_weighs_nothing() {
+        let (log, pages) = (Scripted::default(), Pages::new());
+        let followed = Followed::new(SessionId::parse("s").unwrap(), 7, 0);
+        let record = Record { kind: Kind::Event, run: None, source: None, event: None, id: None, data: "x".into() };
+        let entry = Arc::new(Entry { offset: Offset::new(1, 1), record });
+        log.read.answers(move |_| now(Read::Page(Page { entries: vec![entry.clone()], tail: Offset::new(1, 1) })));
+        pages.after(&log, &followed, Offset::ZERO, 1).await.unwrap();
+        pages.forget(7);
+        let kept = pages.lock();
+        assert_eq!((kept.weight, kept.order.len(), kept.followings.len()), (0, 0, 0));
     }
 }

@@ -1,6 +1,7 @@
 //! Subscribing: which sessions are followed, and where a new cursor stands.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::hub::Cursor;
 use crate::hub::follower::Followed;
 use crate::hub::pages::Pages;
-use crate::log::{Log, Place, Unavailable};
+use crate::log::{Bounds, Log, Place, Unavailable};
 use crate::session::{ActiveRun, After, Offset, SessionId};
 use crate::telemetry::Metrics;
 
@@ -57,13 +58,22 @@ pub struct Hub {
     pub(super) pages: Pages,
     pub(super) limits: HubLimits,
     pub(super) metrics: Metrics,
+    followings: AtomicU64,
     tasks: TaskTracker,
 }
 
 impl Hub {
     /// A hub over `log`; its tasks run in `tasks`.
     pub fn new(log: Arc<dyn Log>, limits: HubLimits, metrics: Metrics, tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Hub { log, followed: Mutex::default(), pages: Pages::new(), limits, metrics, tasks })
+        Arc::new(Hub {
+            log,
+            followed: Mutex::default(),
+            pages: Pages::new(),
+            limits,
+            metrics,
+            followings: AtomicU64::new(0),
+            tasks,
+        })
     }
 
     /// Follows `session` from `after`. With `create`, a session that does not exist yet is
@@ -82,7 +92,11 @@ impl Hub {
         let cursor = Cursor::new(self.clone(), self.join(session));
         let view = cursor.followed().ready().await?;
         if !view.exists && !create {
-            return Err(NoSession::NotFound);
+            // Somebody waits for this session, and may not have heard yet that it has begun.
+            match self.log.bounds(session).await? {
+                Bounds::Live(_) | Bounds::Expired { .. } => cursor.followed().check(),
+                Bounds::Erased | Bounds::NotFound => return Err(NoSession::NotFound),
+            }
         }
         let located = match after {
             After::Start => Some(Offset::ZERO),
@@ -102,7 +116,8 @@ impl Hub {
             followed.joined();
             return followed.clone();
         }
-        let followed = Arc::new(Followed::new(session.clone(), self.limits.ring_bytes));
+        let number = self.followings.fetch_add(1, Ordering::Relaxed);
+        let followed = Arc::new(Followed::new(session.clone(), number, self.limits.ring_bytes));
         followed.joined();
         map.insert(session.clone(), followed.clone());
         self.tasks.spawn(followed.clone().follow(self.clone()));

@@ -101,7 +101,7 @@ pub trait Log: Send + Sync + 'static {
     fn locate<'a>(&'a self, session: &'a SessionId, place: Place) -> Answer<'a, Option<Offset>>;
 
     /// Hears of new entries. When the answer comes the subscription is confirmed: everything
-    /// appended from now on is either pushed or announced by a [`Push::Check`].
+    /// appended from now on is either pushed or announced by a [`Push::Check`](super::Push::Check).
     fn follow<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Following>;
 
     /// What is known of a session.

@@ -22,7 +22,7 @@ pub enum Push {
     Check,
 }
 
-/// The receiving end of [`Log::follow`]. Dropping it ends the following.
+/// The receiving end of [`Log::follow`](super::Log::follow). Dropping it ends the following.
 ///
 /// The channel is bounded; when it is full, pushes are dropped and a [`Push::Check`] is owed.
 #[derive(Debug)]
@@ -58,14 +58,19 @@ impl Following {
 impl PushSender {
     /// Hands `push` over, or drops it where the follower is behind. `false`: the follower is gone.
     pub fn send(&self, push: Push) -> bool {
-        let push = match self.pushes.try_send(push) {
-            Ok(()) => return true,
-            Err(mpsc::error::TrySendError::Full(push)) => push,
-            Err(mpsc::error::TrySendError::Closed(_)) => return false,
-        };
-        // The follower may have emptied the channel since, and be asleep where it no longer looks
-        // at the flag. So: the flag first, then once more. If that is refused as well, there is a
-        // push that the follower takes after the flag was set.
+        match self.pushes.try_send(push) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(push)) => self.overflows(push),
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// `push` was refused because the channel was full.
+    ///
+    /// The follower may have emptied it since, and be asleep where it no longer looks at the flag.
+    /// So: the flag first, then once more. If that is refused as well, there is a push that the
+    /// follower takes after the flag was set.
+    fn overflows(&self, push: Push) -> bool {
         self.overflow.store(true, Ordering::Release);
         !matches!(self.pushes.try_send(push), Err(mpsc::error::TrySendError::Closed(_)))
     }
@@ -73,5 +78,43 @@ impl PushSender {
     /// Whether the follower is gone.
     pub fn is_closed(&self) -> bool {
         self.pushes.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_follower_that_empties_its_channel_during_an_overflow_is_still_owed_its_check() {
+        let (sender, mut following) = following(1);
+        let entries = || Push::Entries { prev: Offset::ZERO, entries: Vec::new() };
+        assert!(sender.send(entries()));
+        // The next push is refused, but before the sender can say so, the follower takes the first
+        // and goes to sleep.
+        assert!(matches!(following.next().await, Some(Push::Entries { .. })));
+        let mut asleep = pin!(following.next());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(asleep.as_mut().poll(&mut context).is_pending());
+        assert!(sender.overflows(entries()));
+        assert!(matches!(asleep.poll(&mut context), Poll::Ready(Some(_))), "it sleeps on");
+    }
+
+    #[tokio::test]
+    async fn after_the_pushes_that_fitted_comes_the_check_for_those_that_did_not() {
+        let (sender, mut following) = following(2);
+        for _ in 0..5 {
+            assert!(sender.send(Push::Entries { prev: Offset::ZERO, entries: Vec::new() }));
+        }
+        for _ in 0..2 {
+            assert!(matches!(following.next().await, Some(Push::Entries { .. })));
+        }
+        assert!(matches!(following.next().await, Some(Push::Check)));
+        drop(following);
+        assert!(!sender.send(Push::Check), "the follower is gone");
     }
 }

@@ -20,3 +20,6 @@ pub use reading::*;
 pub use writing::*;
 
 pub use crate::session::{Gap, GapReason};
+
+#[cfg(test)]
+pub(crate) mod scripted;

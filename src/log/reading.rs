@@ -22,7 +22,7 @@ impl Default for PageLimits {
     }
 }
 
-/// The definite answers to [`Log::read`].
+/// The definite answers to [`Log::read`](super::Log::read).
 #[derive(Clone, Debug)]
 pub enum Read {
     /// The entries after the cursor, contiguous.
@@ -107,7 +107,7 @@ pub struct RunInfo {
     pub cancel: Option<ByteString>,
 }
 
-/// A row of [`Log::sessions`].
+/// A row of [`Log::sessions`](super::Log::sessions).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRow {
     /// The session.

@@ -12,6 +12,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, request, response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::{Config, Ids, Intercept, Route};
 use crate::gateway::Gateway;
@@ -46,8 +47,8 @@ pub struct Interceptor {
     runs: Arc<Runs>,
     gateway: Arc<Gateway>,
     intercept: Intercept,
-    routes: Vec<Route>,
-    unnamed: Route,
+    routes: Vec<Arc<Route>>,
+    unnamed: Arc<Route>,
     body_limit: u64,
     /// Routes whose streams were passed through: each is said once.
     said: Mutex<HashSet<String>>,
@@ -71,17 +72,17 @@ impl Interceptor {
             runs,
             gateway,
             intercept: config.intercept.clone(),
-            routes: config.routes.clone(),
-            unnamed: Route::unnamed(),
+            routes: config.routes.iter().cloned().map(Arc::new).collect(),
+            unnamed: Arc::new(Route::unnamed()),
             body_limit: config.server.identity_body_limit,
             said: Mutex::default(),
         }
     }
 
     /// Answers a request that is not for one of our own routes.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub async fn handle(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         if let Some(id) = resumed(request.headers()) {
-            return self.resume(id).await;
+            return self.resume(id, request.headers().get(header::ORIGIN).cloned()).await;
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
@@ -116,8 +117,15 @@ impl Interceptor {
         }
     }
 
-    async fn record(&self, route: &Route, request: Request<Incoming>, peer: Peer) -> Result<Response<Body>, Problem> {
+    async fn record(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<Body>, Problem> {
         let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
+        // A drain waits for this request, too: its answer may be a run.
+        let place = self.runs.may_begin();
         let wants_body = identity::needs_body(&route.session) || route.input.is_some();
         let (request, body) = match wants_body {
             true => buffer(request, self.body_limit).await.map_err(|_| client_left())?,
@@ -131,6 +139,27 @@ impl Interceptor {
         }
         let request = Request::from_parts(head, request_body);
         let request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
+        let named = candidate.identity.named_by_request().is_some();
+        let exchange = self.clone().exchange(route.clone(), candidate, request, place);
+        if !named {
+            return exchange.await;
+        }
+        // Its caller knows the session and may come back for the answer even if it leaves before
+        // the answer has begun: the exchange goes on without it.
+        match tokio::spawn(exchange).await {
+            Ok(answer) => answer,
+            Err(defect) => Err(Problem::new(Code::Internal, defect.to_string())),
+        }
+    }
+
+    /// Sends the request and answers it: with a run's bytes where the answer is a stream.
+    async fn exchange(
+        self: Arc<Self>,
+        route: Arc<Route>,
+        candidate: Candidate,
+        request: Request<Body>,
+        _place: TaskTrackerToken,
+    ) -> Result<Response<Body>, Problem> {
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
         let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
         if !head.status.is_success() || !is_event_stream(&head.headers) {
@@ -163,7 +192,7 @@ impl Interceptor {
                 Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
             }
         };
-        Ok(self.begin(route, candidate, head, body).await)
+        Ok(self.begin(&route, candidate, head, body).await)
     }
 
     /// Begins the run and answers with its bytes.
@@ -184,6 +213,7 @@ impl Interceptor {
             session: named.session.clone(),
             run: run.clone(),
             opening,
+            status: head.status.as_u16(),
             source,
             ids: candidate.tagging,
             stall: route.stall,
@@ -206,8 +236,8 @@ impl Interceptor {
     }
 
     /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
-    async fn resume(&self, id: TaggedId) -> Response<Body> {
-        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true };
+    async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
+        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
         run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
     }
 
@@ -222,7 +252,8 @@ impl Interceptor {
         let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
         let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
         let Some((run, offset)) = found else { return Ok(None) };
-        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false };
+        let origin = headers.get(header::ORIGIN).cloned();
+        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
         run_stream::serve(&self.gateway, wanted).await.map(Some)
     }
 

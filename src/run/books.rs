@@ -71,6 +71,11 @@ impl Books {
         self.waiting.is_empty()
     }
 
+    /// Whether bytes of the caller wait.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Bytes in memory: records that wait, and bytes held back.
     pub(super) fn bytes(&self) -> usize {
         self.waiting_bytes + self.held_bytes
@@ -95,6 +100,19 @@ impl Books {
     pub(super) fn abandon(&mut self) {
         self.waiting.clear();
         self.waiting_bytes = 0;
+    }
+
+    /// Takes back the newest record that waits.
+    pub(super) fn withdraw(&mut self) -> Option<Record> {
+        let record = self.waiting.pop_back()?;
+        self.waiting_bytes -= record.size();
+        Some(record)
+    }
+
+    /// The store has only the first `n` entries: the next record is number `n + 1`. Nothing waits.
+    pub(super) fn go_on_after(&mut self, n: u64) {
+        debug_assert!(self.is_settled());
+        self.next_n = n + 1;
     }
 
     /// The next bytes that may go once entry `n` is stored.

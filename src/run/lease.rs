@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::log::{DeadInstance, Renewal, TakenOver, Takeover, Unavailable};
@@ -26,37 +27,53 @@ const GRACE: Duration = Duration::from_secs(7);
 
 /// Keeps the lease until the process ends. The lease outlives the drain: it ends with
 /// [`crate::log::Log::resign`], when no run is left.
+///
+/// Renewals never wait for a sweep: to end the runs of a large instance takes longer than a lease.
 pub async fn keep_lease(runs: Arc<Runs>) {
-    let mut ticks = interval(SWEEP_EVERY);
+    let unbroken_since = watch::Sender::new(None);
+    tokio::join!(renew(&runs, &unbroken_since), sweep(&runs, &unbroken_since));
+}
+
+/// Renews; `unbroken_since`: since when without a failure.
+async fn renew(runs: &Runs, unbroken_since: &watch::Sender<Option<Instant>>) {
+    let mut ticks = interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut renew_at = Instant::now();
-    let mut unbroken_since: Option<Instant> = None;
     loop {
         ticks.tick().await;
-        if Instant::now() >= renew_at {
-            renew_at = Instant::now() + RENEW_EVERY;
-            let instance = runs.instance();
-            match timeout(RENEW_EVERY, runs.log.renew(&instance, LEASE)).await {
-                Ok(Ok(Renewal::Alive { .. })) => {
-                    unbroken_since.get_or_insert_with(Instant::now);
-                }
-                Ok(Ok(Renewal::Dead)) => {
-                    tracing::error!(%instance, "others have declared this instance dead; its runs are dropped");
-                    runs.start_over();
-                    unbroken_since = None;
-                }
-                Ok(Err(_)) | Err(_) => unbroken_since = None,
+        let instance = runs.instance();
+        match timeout(RENEW_EVERY, runs.log.renew(&instance, LEASE)).await {
+            Ok(Ok(Renewal::Alive { .. })) => {
+                unbroken_since.send_modify(|since| *since = since.or_else(|| Some(Instant::now())))
+            }
+            Ok(Ok(Renewal::Dead)) => {
+                tracing::error!(%instance, "others have declared this instance dead; its runs are dropped");
+                runs.start_over();
+                unbroken_since.send_replace(None);
+            }
+            Ok(Err(_)) | Err(_) => {
+                unbroken_since.send_replace(None);
             }
         }
-        if unbroken_since.is_some_and(|since| since.elapsed() >= GRACE) {
-            let swept = timeout(RENEW_EVERY, runs.log.sweep(&runs.instance())).await;
-            match swept {
-                Ok(Ok(dead)) => {
-                    for instance in dead {
-                        take_over(&runs, instance).await;
-                    }
+    }
+}
+
+/// Sweeps, while our own renewals are unbroken.
+async fn sweep(runs: &Runs, unbroken_since: &watch::Sender<Option<Instant>>) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if unbroken_since.borrow().is_none_or(|since| since.elapsed() < GRACE) {
+            continue;
+        }
+        match timeout(RENEW_EVERY, runs.log.sweep(&runs.instance())).await {
+            Ok(Ok(dead)) => {
+                for instance in dead {
+                    take_over(runs, instance).await;
                 }
-                Ok(Err(_)) | Err(_) => unbroken_since = None,
+            }
+            Ok(Err(_)) | Err(_) => {
+                unbroken_since.send_replace(None);
             }
         }
     }
@@ -86,5 +103,60 @@ async fn definite<'a, T>(mut call: impl FnMut() -> crate::log::Answer<'a, T>) ->
             Ok(answer) => return answer,
             Err(Unavailable { .. }) => tokio::time::sleep(SWEEP_EVERY).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::log::scripted::{Scripted, now};
+    use crate::run::RunsSettings;
+    use crate::session::{InstanceId, RunId, SessionId};
+    use crate::telemetry::Metrics;
+
+    /// The symptom: an instance that took over a thousand runs was declared dead meanwhile.
+    #[tokio::test]
+    async fn renewals_go_on_while_the_runs_of_a_dead_instance_are_ended() {
+        let log = Arc::new(Scripted::default());
+        let (renewals, sweeping) = (Arc::new(AtomicU32::new(0)), Arc::new(watch::Sender::new(false)));
+        log.renew.answers({
+            let renewals = renewals.clone();
+            move |()| {
+                renewals.fetch_add(1, Ordering::SeqCst);
+                now(Renewal::Alive { commands: Vec::new() })
+            }
+        });
+        log.sweep.answers({
+            let sweeping = sweeping.clone();
+            move |()| {
+                sweeping.send_replace(true);
+                let run = (SessionId::from_random(1), RunId::from_random(1));
+                now(vec![DeadInstance { instance: InstanceId::from_random(1), runs: vec![run] }])
+            }
+        });
+        log.takeover.answers(|_| std::future::pending().boxed());
+        let settings = RunsSettings {
+            event_bytes: 1,
+            pending_bytes: 1,
+            run_duration: GRACE,
+            caller_buffer: 1,
+            eager_after: GRACE,
+            outage_limit: GRACE,
+        };
+        let lease = tokio::spawn(keep_lease(Runs::new(log, settings, Metrics::new())));
+        timeout(4 * GRACE, sweeping.subscribe().wait_for(|sweeping| *sweeping)).await.expect("a sweep").unwrap();
+        let before = renewals.load(Ordering::SeqCst);
+        timeout(GRACE, async {
+            while renewals.load(Ordering::SeqCst) < before + 2 {
+                tokio::time::sleep(SWEEP_EVERY).await;
+            }
+        })
+        .await
+        .expect("no renewal during the takeover");
+        lease.abort();
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::log::Log;
 use crate::run::CallerBody;
@@ -20,7 +21,8 @@ use crate::telemetry::Metrics;
 pub struct RunsSettings {
     /// Largest event that is kept, bytes.
     pub event_bytes: usize,
-    /// Bytes of unfinished and unstored events of all runs together; then backpressure.
+    /// Bytes of unfinished and unstored events of all runs together; then backpressure on runs whose
+    /// events wait for the store.
     pub pending_bytes: u64,
     /// Longest run; then it is cancelled.
     pub run_duration: Duration,
@@ -101,7 +103,12 @@ impl Runs {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Waits until no run is active.
+    /// A place for a run that may begin: until it is dropped, [`Runs::idle`] waits.
+    pub fn may_begin(&self) -> TaskTrackerToken {
+        self.tasks.token()
+    }
+
+    /// Waits until no run is active, and none may begin.
     pub async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 /// anything that was meant for the first caller alone.
 const REPLAYED: [&str; 5] =
     ["content-type", "content-language", "x-vercel-ai-ui-message-stream", "mcp-session-id", "x-accel-buffering"];
+
+/// What the upstream lets pages of other origins do with the answer; carried again only where the
+/// same request is made again, and only for an origin that it names.
+const CORS: [&str; 3] =
+    ["access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"];
 
 /// What is kept of the request and of the answer's head.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,16 +27,20 @@ pub struct Started {
     pub path: String,
     /// Headers of the answer that belong to the stream, not to its first reader.
     pub headers: BTreeMap<String, String>,
+    /// Its headers about other origins.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cors: BTreeMap<String, String>,
 }
 
 impl Started {
     /// What to keep of an answer.
     pub fn new(method: &http::Method, path: &str, status: http::StatusCode, headers: &HeaderMap) -> Self {
-        let kept = REPLAYED.iter().filter_map(|name| {
-            let value = headers.get(*name)?.to_str().ok()?;
-            Some(((*name).to_owned(), value.to_owned()))
-        });
-        Started { status: status.as_u16(), method: method.to_string(), path: path.to_owned(), headers: kept.collect() }
+        let kept = |names: &[&str]| {
+            let value = |name: &&str| Some(((*name).to_owned(), headers.get(*name)?.to_str().ok()?.to_owned()));
+            names.iter().filter_map(value).collect()
+        };
+        let (method, path) = (method.to_string(), path.to_owned());
+        Started { status: status.as_u16(), method, path, headers: kept(&REPLAYED), cors: kept(&CORS) }
     }
 
     /// The details as the entry's JSON.
@@ -47,12 +56,25 @@ impl Started {
 
     /// Puts the kept headers into the head of a resumed answer.
     pub fn put_headers(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.headers {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
-                headers.insert(name, value);
-            }
-        }
+        put(headers, &self.headers);
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/event-stream"));
+    }
+
+    /// Lets a page of `origin` read the answer, where the upstream let it.
+    pub fn put_cors(&self, headers: &mut HeaderMap, origin: &HeaderValue) {
+        let allowed = self.cors.get(CORS[0]).map(String::as_bytes);
+        if allowed == Some(b"*") || allowed == Some(origin.as_bytes()) {
+            put(headers, &self.cors);
+            headers.append(VARY, HeaderValue::from_static("Origin"));
+        }
+    }
+}
+
+fn put(headers: &mut HeaderMap, kept: &BTreeMap<String, String>) {
+    for (name, value) in kept {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -72,5 +94,19 @@ mod tests {
         Started::parse(&started.to_json()).put_headers(&mut resumed);
         assert_eq!(resumed.len(), 2);
         assert_eq!(resumed["content-type"], "text/event-stream; charset=utf-8");
+    }
+
+    #[test]
+    fn a_resumed_answer_is_open_to_the_origins_that_the_upstream_named_and_to_no_others() {
+        let mut head = HeaderMap::new();
+        head.insert("access-control-allow-origin", HeaderValue::from_static("https://app.example"));
+        head.insert("access-control-allow-credentials", HeaderValue::from_static("true"));
+        let started = Started::new(&http::Method::POST, "/chat", http::StatusCode::OK, &head);
+        let allowed = |origin| {
+            let mut resumed = HeaderMap::new();
+            Started::parse(&started.to_json()).put_cors(&mut resumed, &HeaderValue::from_static(origin));
+            resumed.get("access-control-allow-origin").is_some()
+        };
+        assert!(allowed("https://app.example") && !allowed("https://other.example"));
     }
 }

@@ -14,12 +14,12 @@ pub struct Router {
     prefix: String,
     demo: bool,
     gateway: Arc<Gateway>,
-    interceptor: Interceptor,
+    interceptor: Arc<Interceptor>,
 }
 
 impl Router {
     /// `prefix` is the reserved path, without a final slash.
-    pub fn new(prefix: String, demo: bool, gateway: Arc<Gateway>, interceptor: Interceptor) -> Self {
+    pub fn new(prefix: String, demo: bool, gateway: Arc<Gateway>, interceptor: Arc<Interceptor>) -> Self {
         Router { prefix, demo, gateway, interceptor }
     }
 

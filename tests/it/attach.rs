@@ -3,7 +3,7 @@
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support::{Message, Refused, Stage, Store, WebSocket, events_of};
+use crate::support::{Message, Refused, Stage, Store, WebSocket, events_of, until};
 
 /// A session with one completed run of `events` events, and all its entries.
 async fn told(stage: &mut Stage, session: &str, events: u32) -> Vec<Message> {
@@ -93,6 +93,22 @@ async fn a_device_may_come_before_the_session(#[values(Store::Embedded, Store::R
 
 #[rstest]
 #[tokio::test]
+async fn a_device_that_knows_more_than_the_store_is_told_that_all_of_it_is_gone(
+    #[values(Store::Embedded, Store::Redis)] store: Store,
+) {
+    let mut stage = Stage::on(store).await;
+    let mut device = stage.sidecar.connect().await;
+    device.attach_with("lost", json!({"create": true, "after": "1795257031891-7"})).await;
+    let gap = device.expect("gap").await;
+    assert_eq!((&gap["to"], &gap["lost"], &gap["reason"]), (&json!("0-0"), &json!(7), &json!("rolled_back")));
+    device.expect("live").await;
+    let run = stage.run_in("lost").await;
+    run.upstream.end().await;
+    assert_eq!(device.collect_until_terminal(&run.id).await[0].offset().seq, 1);
+}
+
+#[rstest]
+#[tokio::test]
 async fn an_unknown_session_is_not_found_and_the_socket_stays_open(
     #[values(Store::Embedded, Store::Redis)] store: Store,
 ) {
@@ -158,6 +174,7 @@ async fn one_socket_follows_several_sessions_until_it_detaches(#[values(Store::E
     assert_eq!((again.kind(), &again["code"]), ("error", &json!("not_found")));
     for run in &mut runs {
         run.upstream.event("\"later\"").await;
+        run.caller.arrives("data: \"later\"\n\n").await;
     }
     for _ in 0..2 {
         assert_ne!(device.entry().await.session(), Some("b"));
@@ -175,6 +192,21 @@ async fn a_session_is_attached_once_on_a_socket() {
     device.attach("s").await;
     let refused = device.ask(json!({"type": "attach", "session": "s"})).await;
     assert_eq!((refused.kind(), &refused["code"]), ("error", &json!("conflict")));
+}
+
+#[tokio::test]
+async fn sockets_and_sessions_beyond_the_limits_are_refused_with_what_to_do() {
+    let stage = Stage::with(Store::Embedded, "[limits]\nsockets = 2\nsessions_per_socket = 2").await;
+    let (mut one, two) = (stage.sidecar.connect().await, stage.sidecar.connect().await);
+    let refused = WebSocket::open(&stage.sidecar.url(), "/chat", &[]).await.err().unwrap();
+    assert_eq!((refused.status.as_u16(), refused.code.as_str()), (429, "too_many"));
+    one.attach("a").await;
+    one.attach("b").await;
+    let refused = one.ask(json!({"type": "attach", "session": "c", "create": true})).await;
+    assert_eq!((refused.kind(), &refused["code"], &refused["retryable"]), ("error", &json!("too_many"), &json!(true)));
+    drop(two);
+    until("the place of a socket that left", async || WebSocket::open(&stage.sidecar.url(), "/chat", &[]).await.ok())
+        .await;
 }
 
 #[tokio::test]

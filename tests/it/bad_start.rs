@@ -33,8 +33,13 @@ async fn with_redis_away_at_the_start_plain_traffic_flows_and_it_becomes_ready_w
     assert_eq!(own.problem().await, (503, "store_unavailable".into()));
     assert!(sidecar.log().contains(&port.to_string()), "the log names the store: {}", sidecar.log());
 
+    let mut device = sidecar.connect().await;
+    let status = device.expect("status").await;
+    assert_eq!((&status["code"], &status["retryable"]), (&json!("store_unavailable"), &json!(true)));
+
     let _redis = RedisServerOptions::default().start_on(port);
     until("readiness", async || (sidecar.health("/readyz").await.status == 200).then_some(())).await;
+    assert_eq!(device.expect("status").await["code"], "ok");
     let (caller, _agent) = tokio::join!(sidecar.post("/chat").send(), answer(agent));
     let session = caller.header("sidestream-session").to_owned();
     caller.whole().await;

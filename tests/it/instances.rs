@@ -1,8 +1,13 @@
 //! Several sidecars on one Redis: any of them serves any session.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
-use crate::support::{End, SseClient, Stage, Store, events_of, terminal_of, until};
+use crate::support::{
+    End, RedisServer, RedisServerOptions, Run, ScriptedAgent, Sidecar, SseClient, Stage, Store, events_of, terminal_of,
+    until,
+};
 
 #[tokio::test]
 async fn a_run_of_one_instance_is_followed_live_through_the_other() {
@@ -52,12 +57,84 @@ async fn a_reader_goes_on_at_another_instance_where_it_was() {
     assert_eq!(events_of(&read, &run.id, "").len(), 10);
 }
 
+/// Two sidecars on one Redis, the first of which can be kept from pushing.
+struct Muted {
+    writer: Sidecar,
+    reader: Sidecar,
+    agent: ScriptedAgent,
+    redis: redis::aio::MultiplexedConnection,
+    _server: RedisServer,
+}
+
+impl Muted {
+    async fn start() -> Self {
+        let user = "user writer on >secret allkeys allchannels +@all";
+        let server = RedisServerOptions::default().directive(user).start();
+        let agent = ScriptedAgent::start().await;
+        let writer = Sidecar::of(agent.url()).store(server.url_as("writer:secret")).start().await;
+        let reader = Sidecar::of(agent.url()).store(server.url()).start().await;
+        Muted { writer, reader, agent, redis: server.client().await, _server: server }
+    }
+
+    /// From now on what the writer pushes is lost, and it does not know.
+    async fn mute(&mut self) {
+        let mute = redis::cmd("ACL").arg("SETUSER").arg("writer").arg("resetchannels").to_owned();
+        mute.exec_async(&mut self.redis).await.unwrap();
+    }
+
+    async fn run(&mut self) -> Run {
+        let ask = self.writer.post("/chat").header("sidestream-session", "s");
+        let (caller, upstream) = tokio::join!(ask.send(), async {
+            let mut upstream = self.agent.asked().await;
+            upstream.sse().await;
+            upstream
+        });
+        Run::new(caller, upstream)
+    }
+}
+
+/// Known failure 1.
+#[tokio::test]
+async fn a_terminal_whose_push_was_lost_reaches_its_readers_within_five_seconds() {
+    let mut muted = Muted::start().await;
+    let mut run = muted.run().await;
+    run.upstream.event(1).await;
+    let mut device = muted.reader.connect().await;
+    device.attach("s").await;
+    while device.entry().await["json"] != 1 {}
+    muted.mute().await;
+    run.upstream.event(2).await;
+    run.upstream.end().await;
+    run.caller.whole().await;
+    let lost = Instant::now();
+    assert_eq!(device.entry().await["json"], 2);
+    assert_eq!(device.entry().await["state"], "completed");
+    assert!(lost.elapsed() < Duration::from_secs(5), "{:?}", lost.elapsed());
+}
+
+#[tokio::test]
+async fn a_session_whose_first_push_was_lost_is_found_though_somebody_waits_for_it() {
+    let mut muted = Muted::start().await;
+    let mut early = muted.reader.connect().await;
+    early.attach("s").await;
+    muted.mute().await;
+    let mut run = muted.run().await;
+    let mut late = muted.reader.connect().await;
+    late.attach_after("s", "start").await;
+    assert_eq!(late.entry().await["run"], run.id);
+    assert_eq!(early.entry().await["run"], run.id);
+    run.upstream.event(1).await;
+    let path = format!("/_sidestream/v1/sessions/s/runs/{}/stream", run.id);
+    let mut dialect = SseClient::new(muted.reader.get(path).send().await);
+    assert_eq!(dialect.next().await.unwrap().data, "1");
+}
+
 /// Known failure 13: what clients send is lost when several instances serve the same session.
 #[tokio::test]
 async fn what_was_asked_through_either_instance_is_in_the_one_session() {
     let route = "[[route]]\nmatch = \"POST /chat\"\nsession = [\"json:/thread\"]\ninput = \"json:/message\"";
     let mut stage = Stage::with(Store::Redis, route).await;
-    let other = crate::support::Sidecar::of(stage.agent.url()).store(stage.store.url()).config(route).start().await;
+    let other = Sidecar::of(stage.agent.url()).store(stage.store.url()).config(route).start().await;
     let mut device = other.connect().await;
     device.attach("t").await;
     let mut runs = Vec::new();
@@ -117,9 +194,8 @@ async fn a_frozen_instance_that_wakes_up_writes_nothing_more_to_the_run_it_lost(
     run.upstream.event("2").await;
     stage.sidecar.process().signal("CONT");
     // It learns that it was declared dead, and starts over: new runs are its own again.
-    until("a new run of the instance that woke up", async || {
-        let found = stage.sidecar.health("/readyz").await;
-        (found.status == 200).then_some(())
+    until("the end of its first life", async || {
+        stage.sidecar.log().contains("declared this instance dead").then_some(())
     })
     .await;
     let mut next = stage.run_in("s").await;

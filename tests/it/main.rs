@@ -4,12 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+#[allow(unused_imports, dead_code, reason = "shared with the tests of the demo page")]
 #[path = "../support/mod.rs"]
 mod support;
 
 mod attach;
 mod bad_input;
 mod bad_start;
+mod browsers;
 mod filters;
 mod identity;
 mod instances;

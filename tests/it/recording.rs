@@ -201,8 +201,12 @@ async fn an_event_over_the_cap_is_dropped_from_the_log_but_not_from_the_caller(
 
     // As SSE the run would look whole without it: it is broken off there instead.
     let path = format!("/_sidestream/v1/sessions/{}/runs/{}/stream", run.session, run.id);
-    let whole = stage.sidecar.get(path).send().await.whole().await;
+    let whole = stage.sidecar.get(&path).send().await.whole().await;
     assert_eq!(whole, ("data: 1\n\n".into(), End::Aborted));
+    // Nor is it said that nothing is left for who had all until then.
+    let rest = stage.sidecar.get(format!("{path}?after={}", entries[1].offset())).send().await;
+    assert_eq!(rest.status, 200);
+    assert_eq!(rest.whole().await, ("".into(), End::Aborted));
 }
 
 /// Known failure 34: the second device shows answers without questions.

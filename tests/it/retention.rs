@@ -14,8 +14,9 @@ async fn trimmed(stage: &mut Stage) -> (Run, Vec<Message>) {
     let mut run = stage.run_in("s").await;
     let mut device = stage.sidecar.connect().await;
     device.attach("s").await;
+    // So that what the sidecar read for this device and keeps for others is only the beginning.
+    let mut all = device.collect_until_live().await;
     let text: String = (0..100).map(|n| format!("data: {n}\n\n")).collect();
-    let mut all = Vec::new();
     for _ in 0..20 {
         run.upstream.write(&text).await;
         all.extend(device.collect_until(|message| message["json"] == 99).await);

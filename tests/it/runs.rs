@@ -46,6 +46,7 @@ async fn a_stream_that_ends_is_completed(#[values(Store::Embedded, Store::Redis)
     let terminal = terminal(&stage, &mut device, &run.id).await;
     assert!(ended.elapsed() < SOON, "{:?}", ended.elapsed());
     assert_eq!((&terminal["state"], &terminal["reason"]), (&json!("completed"), &json!("end")));
+    assert_eq!(terminal["upstream_status"], json!(200));
     assert_eq!(terminal["events"], 1);
     assert_eq!(run.caller.whole().await, ("data: 1\n\n".into(), End::Clean));
 }
@@ -264,4 +265,34 @@ async fn many_runs_of_one_session_keep_their_own_order_and_terminals() {
         assert_eq!(data, (0..20).map(|n| format!("[{i},{n}]")).collect::<Vec<_>>());
         assert_eq!(terminal_of(&all, id)["state"], "completed");
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_caller_that_leaves_before_the_answer_begins_finds_it_in_its_session(
+    #[values(Store::Embedded, Store::Redis)] store: Store,
+) {
+    let mut stage = Stage::on(store).await;
+    let ask = tokio::spawn(stage.sidecar.post("/chat").header("sidestream-session", "early").send());
+    let mut upstream = stage.agent.asked().await;
+    ask.abort();
+    assert!(ask.await.unwrap_err().is_cancelled());
+    let mut device = stage.sidecar.connect().await;
+    device.attach_with("early", json!({"create": true})).await;
+    upstream.sse().await;
+    upstream.event("kept").await;
+    upstream.end().await;
+    let started = device.entry().await;
+    let entries = device.collect_until_terminal(started["run"].as_str().unwrap()).await;
+    assert_eq!((entries.len(), &entries[1]["state"]), (2, &json!("completed")));
+}
+
+/// Nobody knows the session of such a request: it is the legacy backend's business, as ever.
+#[tokio::test]
+async fn a_caller_without_a_session_that_leaves_before_the_answer_begins_closes_its_request() {
+    let mut stage = Stage::on(Store::Embedded).await;
+    let ask = tokio::spawn(stage.sidecar.post("/chat").send());
+    let mut upstream = stage.agent.asked().await;
+    ask.abort();
+    upstream.closed_by_the_sidecar().await;
 }

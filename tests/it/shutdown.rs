@@ -2,6 +2,7 @@
 
 use rstest::rstest;
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::support::{End, SseClient, Stage, Store, WebSocket, events_of, terminal_of, until};
 
@@ -37,6 +38,21 @@ async fn sigterm_tells_the_clients_ends_the_runs_and_exits_with_0(
     assert_eq!(events_of(&entries, &run.id, "").len(), 1);
 }
 
+#[tokio::test]
+async fn readers_over_sse_are_let_go_so_that_they_come_back_elsewhere() {
+    let mut stage = Stage::with(Store::Embedded, QUICK).await;
+    let mut run = stage.run_in("s").await;
+    run.upstream.event("1").await;
+    let session = SseClient::new(stage.sidecar.get("/_sidestream/v1/sessions/s/events").send().await);
+    let mut dialect = SseClient::new(stage.sidecar.get("/_sidestream/v1/sessions/s/runs/active/stream").send().await);
+    assert_eq!(dialect.next().await.unwrap().data, "1");
+    stage.sidecar.process().signal("TERM");
+    // A session's stream may end anywhere; that of a run only well if the run has ended well.
+    assert_eq!(session.rest().await.1, End::Clean);
+    assert_eq!(dialect.rest().await, (Vec::new(), End::Aborted));
+    assert_eq!(stage.sidecar.process().end().await.code(), Some(0));
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_run_that_ends_within_the_deadline_is_completed_and_then_the_process_leaves(
@@ -56,6 +72,26 @@ async fn a_run_that_ends_within_the_deadline_is_completed_and_then_the_process_l
     assert_eq!(stage.sidecar.process().end().await.code(), Some(0));
     let sidecar = stage.sidecar.restart().await;
     assert_eq!(terminal_of(&sidecar.entries("s").await, &run.id)["state"], "completed");
+}
+
+/// The symptom: the drain saw no active run, and interrupted the one that began a moment later.
+#[tokio::test]
+async fn a_request_that_the_agent_still_thinks_about_becomes_a_run_that_may_end_within_the_deadline() {
+    let mut stage =
+        Stage::with(Store::Embedded, "[shutdown]\naccept_for = \"0s\"\nspread = \"0s\"\nrun_deadline = \"60s\"").await;
+    let (ask, port) = (stage.sidecar.post("/chat"), stage.sidecar.port());
+    let (caller, mut upstream) = tokio::join!(ask.send(), async {
+        let mut upstream = stage.agent.asked().await;
+        stage.sidecar.process().signal("TERM");
+        until("the end of the listener", async || TcpStream::connect(("127.0.0.1", port)).await.is_err().then_some(()))
+            .await;
+        upstream.sse().await;
+        upstream
+    });
+    upstream.event("1").await;
+    upstream.end().await;
+    assert_eq!(caller.whole().await, ("data: 1\n\n".into(), End::Clean));
+    assert_eq!(stage.sidecar.process().end().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -21,12 +21,15 @@ mod wait;
 mod websocket;
 
 pub(crate) use agent::Agent;
-pub(crate) use http::{Ask, End};
+pub(crate) use http::{Answer, Ask, End};
 pub(crate) use message::{Message, events_of, terminal_of};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use process::Process;
 pub(crate) use recordings::{Event, Recording, events_in, events_in_after, recordings};
 pub(crate) use redis_server::{RedisServer, RedisServerOptions, free_port};
 pub(crate) use scripted::{Asked, ScriptedAgent};
-pub(crate) use sidecar::Sidecar;
+#[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use sidecar::{Sidecar, SidecarOptions};
 pub(crate) use sse::SseClient;
 pub(crate) use stage::{Run, Stage};
 pub(crate) use store::{RunningStore, Store};

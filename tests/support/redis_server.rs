@@ -31,7 +31,15 @@ impl RedisServerOptions {
 
     /// Starts the server and waits until it answers.
     pub fn start(self) -> RedisServer {
-        self.on_port(free_port()).unwrap_or_else(|exit| panic!("redis-server did not start: {exit}"))
+        let mut exit = String::new();
+        // A port that was free may be taken meanwhile, by a connection of another test.
+        for _ in 0..5 {
+            match self.clone().on_port(free_port()) {
+                Ok(server) => return server,
+                Err(said) => exit = said,
+            }
+        }
+        panic!("redis-server did not start: {exit}")
     }
 
     /// The same on a port that a test has chosen.

@@ -1,0 +1,95 @@
+//! What the log says, and what follows from it for the direct caller.
+
+use serde_json::json;
+
+use super::{Durability, Owner};
+use crate::log::{Append, Appended, Closed, Opened};
+use crate::run::commit::Committed;
+use crate::session::{Kind, Offset, Record, RunState, Terminal};
+use crate::sse::Event;
+
+impl Owner {
+    pub(super) fn committed(&mut self, committed: Committed) {
+        match committed {
+            Committed::Opened(Opened::Open { started, .. }) => {
+                self.stored_n = self.spec.opening.len() as u64;
+                self.seen = Some(started);
+                self.tell_opened(Some(started));
+                self.advance(started);
+            }
+            Committed::Opened(other) => {
+                let (session, run) = (&self.spec.session, &self.spec.run);
+                tracing::warn!(%session, %run, outcome = ?other, "the run could not be opened; it is served but not kept");
+                self.tell_opened(None);
+                self.over();
+            }
+            Committed::Appended(append, outcome) => self.appended(&append, outcome),
+        }
+    }
+
+    pub(super) fn appended(&mut self, append: &Append, outcome: Appended) {
+        let count = append.records.len() as u64;
+        match outcome {
+            Appended::Stored { last, .. } | Appended::Duplicate { last, .. } => {
+                self.seen = Some(last);
+                self.stored_n = append.first_n + count - 1;
+                self.advance(last);
+            }
+            // Our own terminal, by an attempt whose answer was lost.
+            Appended::Closed(Closed::Terminal { offset, .. }) if ends_run(append) => {
+                self.stored_n = append.first_n + count - 1;
+                self.advance(offset);
+            }
+            lost => {
+                let (session, run) = (&self.spec.session, &self.spec.run);
+                tracing::error!(%session, %run, outcome = ?lost, "the log takes no more of this run; its caller is served on");
+                self.books.abandon();
+                let stored = match lost {
+                    Appended::RolledBack { tail, n } => {
+                        self.seen = Some(tail).filter(|tail| *tail != Offset::ZERO);
+                        Some(n)
+                    }
+                    Appended::Gap { expected } => Some(expected.saturating_sub(1)),
+                    _ => None,
+                };
+                // A store that lost entries still has the run, active: it must not stay so for ever.
+                if let Some(n) = stored.filter(|_| self.durability != Durability::Over) {
+                    self.books.go_on_after(n);
+                    let details = self.terminal_details("store_lost_entries");
+                    self.state(RunState::Ended(Terminal::Failed), &details.to_string());
+                }
+                self.over();
+            }
+        }
+    }
+
+    /// The entries of the newest append are stored, the last of them at `last`.
+    pub(super) fn advance(&mut self, last: Offset) {
+        match self.durability {
+            Durability::Stored => {
+                while let Some(held) = self.books.release(self.stored_n) {
+                    // The entries of one append stand side by side, with one `ms`.
+                    let behind = self.stored_n - held.n;
+                    self.forward(held, Offset::new(last.ms, last.seq.saturating_sub(behind)));
+                }
+            }
+            Durability::Eager { first_n } if !self.ended && (self.books.is_settled() || self.caller.is_none()) => {
+                self.durability = Durability::Stored;
+                self.say_eager(first_n);
+            }
+            Durability::Eager { .. } | Durability::Over => {}
+        }
+    }
+
+    /// Says which entries the direct caller had before they were stored.
+    pub(super) fn say_eager(&mut self, first_n: u64) {
+        let data = json!({"code": "eager", "first_n": first_n, "last_n": self.books.last_n()}).to_string();
+        let record = self.record(Kind::Status, Event { name: None, data: data.into(), id: None });
+        self.books.record(record);
+    }
+}
+
+/// Whether the append holds the run's terminal.
+pub(super) fn ends_run(append: &Append) -> bool {
+    append.records.last().and_then(Record::state).and_then(RunState::terminal).is_some()
+}

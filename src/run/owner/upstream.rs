@@ -1,0 +1,171 @@
+//! What the upstream says: bytes, events, silence, the end.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{CallerEnd, Durability, End, Owner, Tagging};
+use crate::server::BodyError;
+use crate::session::{Kind, Record, RunState, Terminal};
+use crate::sse::{Decoder, Event, Frame};
+use crate::telemetry::{EventDropped, Fact, RunEnded, RunResumed, RunStalled};
+
+/// How much of an unfinished last block is kept on the terminal entry.
+const TAIL_BYTES: usize = 8 << 10;
+
+impl Owner {
+    pub(super) fn chunk(&mut self, chunk: Option<Result<http_body::Frame<Bytes>, BodyError>>) -> Option<End> {
+        let frame = match chunk {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                tracing::debug!(run = %self.spec.run, %error, "the upstream's answer broke off");
+                return Some(End::broken(Terminal::Failed, "upstream_reset"));
+            }
+            None => return Some(self.upstream_end(None)),
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                self.heard = Instant::now();
+                self.bytes += data.len() as u64;
+                if std::mem::take(&mut self.stalled) {
+                    RunResumed { session: &self.spec.session, run: &self.spec.run }.emit(&self.runs.metrics);
+                    self.state(RunState::Resumed, "{}");
+                }
+                self.decoder.feed(&data);
+                while let Some(frame) = self.decoder.next() {
+                    self.frame(frame);
+                }
+                if matches!(self.durability, Durability::Eager { .. } | Durability::Over) {
+                    self.release(u64::MAX);
+                } else {
+                    // Comments after what is stored already need not wait.
+                    self.release(self.stored_n);
+                }
+                None
+            }
+            Err(frame) => frame.into_trailers().ok().map(|trailers| self.upstream_end(Some(trailers))),
+        }
+    }
+
+    pub(super) fn frame(&mut self, frame: Frame) {
+        match frame {
+            Frame::Filler(raw) => self.books.filler(raw),
+            Frame::Event { raw, event } => {
+                self.last_event_failed = event.name.as_deref() == Some("error");
+                if self.spec.ids == Tagging::UnlessTheirs {
+                    self.spec.ids = if event.id.is_some() { Tagging::Off } else { Tagging::On };
+                }
+                let record = self.record(Kind::Event, event);
+                self.keep(record, raw);
+            }
+            Frame::OversizePart(raw) => {
+                self.oversize_bytes(&raw);
+                self.books.filler(raw);
+            }
+            Frame::OversizeEnd { raw, event } => {
+                self.oversize_bytes(&raw);
+                let Some((hash, bytes)) = self.oversize.take() else { return };
+                if !event {
+                    return self.books.filler(raw);
+                }
+                let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+                let data = json!({"bytes": bytes, "sha256": sha256}).to_string();
+                let (session, run) = (&self.spec.session, &self.spec.run);
+                EventDropped { session, run, bytes }.emit(&self.runs.metrics);
+                let record = self.record(Kind::EventDropped, Event { name: None, data: data.into(), id: None });
+                self.keep(record, raw);
+            }
+        }
+    }
+
+    pub(super) fn keep(&mut self, record: Record, raw: Bytes) {
+        self.events += 1;
+        if self.durability == Durability::Over { self.books.filler(raw) } else { self.books.event(record, raw) }
+    }
+
+    pub(super) fn record(&self, kind: Kind, event: Event) -> Record {
+        Record {
+            kind,
+            run: Some(self.spec.run.clone()),
+            source: self.spec.source.clone(),
+            event: event.name,
+            id: event.id,
+            data: event.data,
+        }
+    }
+
+    pub(super) fn oversize_bytes(&mut self, raw: &Bytes) {
+        let (hash, bytes) = self.oversize.get_or_insert_with(|| (Sha256::new(), 0));
+        hash.update(raw);
+        *bytes += raw.len() as u64;
+    }
+
+    pub(super) fn upstream_end(&mut self, trailers: Option<HeaderMap>) -> End {
+        let decoder = std::mem::replace(&mut self.decoder, Decoder::new(self.runs.settings.event_bytes));
+        let tail = decoder.finish().raw;
+        if !tail.is_empty() {
+            self.books.filler(tail.clone());
+        }
+        let (state, reason) = match self.last_event_failed {
+            true => (Terminal::Failed, "error_event"),
+            false => (Terminal::Completed, "end"),
+        };
+        End { state, reason, caller: CallerEnd::Clean(trailers), tail }
+    }
+
+    /// The upstream has been silent for too long, or for long enough to say so.
+    pub(super) fn silent(&mut self) -> Option<End> {
+        if self.stalled {
+            return Some(End::broken(Terminal::Failed, "stalled"));
+        }
+        self.stalled = true;
+        let (session, run, silent_for) = (&self.spec.session, &self.spec.run, self.spec.stall);
+        RunStalled { session, run, silent_for }.emit(&self.runs.metrics);
+        self.state(RunState::Stalled, &json!({ "silent_ms": silent_for.as_millis() }).to_string());
+        None
+    }
+
+    pub(super) fn state(&mut self, state: RunState, details: &str) {
+        if self.durability != Durability::Over {
+            let mut record = Record::run_state(self.spec.run.clone(), state, details.to_owned());
+            record.source.clone_from(&self.spec.source);
+            self.books.record(record);
+        }
+    }
+
+    /// What every terminal says.
+    pub(super) fn terminal_details(&self, reason: &str) -> serde_json::Value {
+        let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        json!({
+            "reason": reason,
+            "upstream_status": self.spec.status,
+            "events": self.events,
+            "bytes": self.bytes,
+            "duration_ms": duration_ms,
+        })
+    }
+
+    /// Writes the terminal into the books.
+    pub(super) fn end(&mut self, end: End) {
+        if let Durability::Eager { first_n } = self.durability {
+            self.say_eager(first_n);
+        }
+        self.ended = true;
+        let mut details = self.terminal_details(end.reason);
+        if !end.tail.is_empty() {
+            let kept = &end.tail[..end.tail.len().min(TAIL_BYTES)];
+            details["tail"] = String::from_utf8_lossy(kept).into();
+            details["tail_bytes"] = end.tail.len().into();
+        }
+        self.state(RunState::Ended(end.state), &details.to_string());
+        let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
+        let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());
+        RunEnded { session, run, terminal, reason, events, took }.emit(&self.runs.metrics);
+        self.caller_end = Some(end.caller);
+        if self.durability != Durability::Stored {
+            self.finish_caller();
+        }
+    }
+}
