@@ -1,5 +1,5 @@
 //! The contract of a log: what may be asked of it. The questions and answers stand in
-//! `writing`, `reading` and `following`.
+//! `writing`, `reading`, `following`, `control` and `queueing`.
 //!
 //! Rules that hold for every operation:
 //! - An `Err(Unavailable)` means *unknown*, never *failed*: the caller repeats the same call until
@@ -15,8 +15,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Append, Appended, Bounds, Claim, DeadInstance, Following, OpenRun, Opened, PageLimits, Place, Read, Renewal,
-    RunInfo, SessionRow, TakenOver, Takeover,
+    Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance, Following, OpenRun,
+    Opened, PageLimits, Place, QueuedRun, Read, Renewal, RunInfo, SessionRow, Starts, TakenOver, Takeover,
 };
 use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
@@ -78,6 +78,21 @@ pub trait Log: Send + Sync + 'static {
     /// Ends a run whose owner is gone.
     fn takeover(&self, takeover: Takeover) -> Answer<'_, TakenOver>;
 
+    /// Asks for the end of runs: flags them, then tells their owners.
+    fn cancel(&self, request: CancelRequest) -> Answer<'_, Cancelled>;
+
+    /// The runs that wait in a session, first come first.
+    fn queue<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Vec<QueuedRun>>;
+
+    /// Takes the run with this key out of the queue, for good, also where somebody is about to start
+    /// it. `None`: none waits (any more).
+    fn withdraw<'a>(&'a self, session: &'a SessionId, key: &'a str) -> Answer<'a, Option<RunId>>;
+
+    /// Marks the first queued run of every free route as starting, for `by`, for the time of `hold`.
+    /// Asked after a terminal that names a next run or was stored by an attempt whose answer was
+    /// lost, and after every takeover.
+    fn start_queued<'a>(&'a self, session: &'a SessionId, by: &'a InstanceId, hold: Duration) -> Answer<'a, Starts>;
+
     /// Reads a page of what comes after `after`, an exact offset of this session, or
     /// [`Offset::ZERO`] for its beginning.
     fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read>;
@@ -117,7 +132,16 @@ pub trait Log: Send + Sync + 'static {
     /// Removes a run from its instance's list; comes after a definite terminal.
     fn unlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, ()>;
 
-    /// Renews the lease of an instance (creates it at the first call).
+    /// Leaves a command for an instance, and tells it. `false`: the instance has been declared dead
+    /// and will never hear it.
+    fn command<'a>(&'a self, instance: &'a InstanceId, command: Command) -> Answer<'a, bool>;
+
+    /// Hears of commands for an instance as they come. When the answer comes, every command from now
+    /// on is either delivered here or comes with a renewal of this log.
+    fn commands<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, Commands>;
+
+    /// Renews the lease of an instance (creates it at the first call), and hears the commands that
+    /// wait for it and that nobody was handed by [`Log::commands`].
     fn renew<'a>(&'a self, instance: &'a InstanceId, lease: Duration) -> Answer<'a, Renewal>;
 
     /// Ends an instance's lease in good order, once it has no runs.

@@ -4,14 +4,18 @@
 //! outside this module may know which store it runs on.
 
 mod contract;
+mod control;
 pub mod embedded;
 mod following;
+mod queueing;
 mod reading;
 pub mod redis;
 mod writing;
 
 pub use contract::*;
+pub use control::*;
 pub use following::*;
+pub use queueing::*;
 pub use reading::*;
 pub use writing::*;
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
+
 use crate::session::{Entry, Gap, InstanceId, Offset, RunId, SessionId, Terminal};
 
 /// Bounds of one page.
@@ -99,6 +101,10 @@ pub struct RunInfo {
     pub started: Offset,
     /// Its end, if it has ended.
     pub ended: Option<(Offset, Terminal)>,
+    /// The run that has begun it.
+    pub parent: Option<RunId>,
+    /// Somebody asked for its cancellation; who, as `CancelRequest::by` had it.
+    pub cancel: Option<ByteString>,
 }
 
 /// A row of [`Log::sessions`](super::Log::sessions).

@@ -66,6 +66,22 @@ impl Log for Scripted {
         self.takeover.ask(takeover)
     }
 
+    fn cancel(&self, _: CancelRequest) -> Answer<'_, Cancelled> {
+        pending().boxed()
+    }
+
+    fn queue<'a>(&'a self, _: &'a SessionId) -> Answer<'a, Vec<QueuedRun>> {
+        pending().boxed()
+    }
+
+    fn withdraw<'a>(&'a self, _: &'a SessionId, _: &'a str) -> Answer<'a, Option<RunId>> {
+        pending().boxed()
+    }
+
+    fn start_queued<'a>(&'a self, _: &'a SessionId, _: &'a InstanceId, _: Duration) -> Answer<'a, Starts> {
+        pending().boxed()
+    }
+
     fn read<'a>(&'a self, _: &'a SessionId, after: Offset, _: PageLimits) -> Answer<'a, Read> {
         self.read.ask(after)
     }
@@ -112,6 +128,14 @@ impl Log for Scripted {
 
     fn unlist<'a>(&'a self, _: &'a InstanceId, _: &'a SessionId, _: &'a RunId) -> Answer<'a, ()> {
         now(())
+    }
+
+    fn command<'a>(&'a self, _: &'a InstanceId, _: Command) -> Answer<'a, bool> {
+        pending().boxed()
+    }
+
+    fn commands<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, Commands> {
+        pending().boxed()
     }
 
     fn renew<'a>(&'a self, _: &'a InstanceId, _: Duration) -> Answer<'a, Renewal> {

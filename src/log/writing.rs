@@ -2,6 +2,7 @@
 
 use bytestring::ByteString;
 
+use super::{Command, OnBusy};
 use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Terminal};
 
 /// Proof of ownership of a run: which takeover it comes after, and whose it is.
@@ -45,6 +46,22 @@ pub struct OpenRun {
     pub nonce: ByteString,
     /// The run's first entries, the last of them its `started`. They are its entries 1, 2, ….
     pub records: Vec<Record>,
+    /// The run that has begun this one; `None`: this is a root.
+    pub parent: Option<RunId>,
+    /// The key of the `send` that asked for the run, by which it can be cancelled.
+    pub key: Option<ByteString>,
+    /// The name of the route that the run goes through.
+    pub route: ByteString,
+    /// What to do where the route is busy.
+    pub on_busy: OnBusy,
+}
+
+impl OpenRun {
+    /// A root run without a key, on no named route.
+    pub fn new(session: SessionId, run: RunId, owner: InstanceId, nonce: ByteString, records: Vec<Record>) -> Self {
+        let (parent, key, route, on_busy) = (None, None, ByteString::new(), OnBusy::Parallel);
+        OpenRun { session, run, owner, nonce, records, parent, key, route, on_busy }
+    }
 }
 
 /// The definite answers to [`OpenRun`].
@@ -54,10 +71,25 @@ pub enum Opened {
     Open {
         /// Offset of its `started` entry.
         started: Offset,
+        /// The run's flags: its key may have been cancelled before the run was there.
+        flags: RunFlags,
     },
-    /// Somebody else has a run of this id.
+    /// The run waits in the queue (now, or by an earlier attempt). Nobody drives it.
+    Queued {
+        /// Its place among those that wait for the route, from 1.
+        position: u64,
+    },
+    /// The queue has no room for the run.
+    QueueFull,
+    /// The route is busy.
+    Busy {
+        /// The active root runs of the route, then those that wait for it.
+        runs: Vec<RunId>,
+    },
+    /// Somebody else has a run of this id; a run that was queued may have been started by now.
     Fenced,
-    /// The run has ended already (taken over before it was opened), or the session was erased.
+    /// The run has ended already (taken over before it was opened, or withdrawn from the queue), or
+    /// the session was erased.
     Closed(Closed),
 }
 
@@ -96,7 +128,7 @@ pub struct Append {
     pub seen: Option<Offset>,
 }
 
-/// What others asked of a run; every append's answer carries it to the owner.
+/// What others asked of a run; the answers to its opening and to every append carry it to the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunFlags {
     /// Somebody asked for the run's cancellation.
@@ -115,6 +147,9 @@ pub enum Appended {
         last: Offset,
         /// The run's flags.
         flags: RunFlags,
+        /// The terminal has made the route free for this queued run, which is marked for the owner:
+        /// ask [`Log::start_queued`](super::Log::start_queued) for it.
+        next: Option<RunId>,
     },
     /// All of it was stored already by an earlier attempt.
     Duplicate {
@@ -171,6 +206,9 @@ pub enum TakenOver {
         /// Which.
         state: Terminal,
     },
+    /// The run waits in the queue, and stays there: see
+    /// [`Log::start_queued`](super::Log::start_queued).
+    Queued,
     /// The run was never opened, and now never can be.
     NeverStarted,
     /// The session is gone.
@@ -187,10 +225,13 @@ pub enum Claim {
 }
 
 /// What an instance hears when it renews its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// The lease holds for another lease time.
-    Alive,
+    Alive {
+        /// The commands that nobody was handed yet, oldest first.
+        commands: Vec<Command>,
+    },
     /// Others have declared this instance dead: drop all runs, start over under a new id.
     Dead,
 }

@@ -213,6 +213,7 @@ impl Interceptor {
             session: named.session.clone(),
             run: run.clone(),
             opening,
+            status: head.status.as_u16(),
             source,
             ids: candidate.tagging,
             stall: route.stall,

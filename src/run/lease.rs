@@ -42,7 +42,7 @@ async fn renew(runs: &Runs, unbroken_since: &watch::Sender<Option<Instant>>) {
         ticks.tick().await;
         let instance = runs.instance();
         match timeout(RENEW_EVERY, runs.log.renew(&instance, LEASE)).await {
-            Ok(Ok(Renewal::Alive)) => {
+            Ok(Ok(Renewal::Alive { .. })) => {
                 unbroken_since.send_modify(|since| *since = since.or_else(|| Some(Instant::now())))
             }
             Ok(Ok(Renewal::Dead)) => {
@@ -127,7 +127,7 @@ mod tests {
             let renewals = renewals.clone();
             move |()| {
                 renewals.fetch_add(1, Ordering::SeqCst);
-                now(Renewal::Alive)
+                now(Renewal::Alive { commands: Vec::new() })
             }
         });
         log.sweep.answers({

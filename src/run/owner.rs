@@ -45,6 +45,8 @@ pub struct RunSpec {
     pub run: RunId,
     /// Its first entries, the last of them its `started`.
     pub opening: Vec<Record>,
+    /// The upstream's status, for the terminal.
+    pub status: u16,
     /// The name of the agent, on every entry.
     pub source: Option<ByteString>,
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
@@ -280,13 +282,13 @@ impl Owner {
     }
 
     fn open(&self) -> BoxFuture<'static, Committed> {
-        let open = OpenRun {
-            session: self.spec.session.clone(),
-            run: self.spec.run.clone(),
-            owner: self.life.instance.clone(),
-            nonce: self.fence.nonce.clone(),
-            records: self.spec.opening.clone(),
-        };
+        let open = OpenRun::new(
+            self.spec.session.clone(),
+            self.spec.run.clone(),
+            self.life.instance.clone(),
+            self.fence.nonce.clone(),
+            self.spec.opening.clone(),
+        );
         let (runs, instance) = (&self.runs, self.life.instance.clone());
         Box::pin(commit::open(runs.log.clone(), runs.metrics.clone(), instance, open))
     }

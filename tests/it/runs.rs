@@ -46,6 +46,7 @@ async fn a_stream_that_ends_is_completed(#[values(Store::Embedded, Store::Redis)
     let terminal = terminal(&stage, &mut device, &run.id).await;
     assert!(ended.elapsed() < SOON, "{:?}", ended.elapsed());
     assert_eq!((&terminal["state"], &terminal["reason"]), (&json!("completed"), &json!("end")));
+    assert_eq!(terminal["upstream_status"], json!(200));
     assert_eq!(terminal["events"], 1);
     assert_eq!(run.caller.whole().await, ("data: 1\n\n".into(), End::Clean));
 }

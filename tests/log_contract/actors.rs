@@ -53,19 +53,15 @@ impl Owner {
 
     /// The request that opens the run with its `started` entry.
     pub fn opening(&self) -> OpenRun {
-        OpenRun {
-            session: self.session.clone(),
-            run: self.run.clone(),
-            owner: self.instance.clone(),
-            nonce: self.nonce.clone(),
-            records: vec![Record::run_state(self.run.clone(), RunState::Started, "{}")],
-        }
+        let records = vec![Record::run_state(self.run.clone(), RunState::Started, "{}")];
+        let (session, run, owner) = (self.session.clone(), self.run.clone(), self.instance.clone());
+        OpenRun::new(session, run, owner, self.nonce.clone(), records)
     }
 
     /// Opens the run; the offset of its start.
     pub async fn open(&mut self, log: &dyn Log) -> Offset {
         match log.open_run(self.opening()).await.unwrap() {
-            Opened::Open { started } => {
+            Opened::Open { started, .. } => {
                 self.n = 1;
                 started
             }

@@ -24,7 +24,7 @@ async fn appended_entries_get_contiguous_offsets_and_come_back_as_they_were(stor
     assert_contiguous(started, &entries);
     assert_eq!(entries.iter().map(|entry| entry.record.clone()).collect::<Vec<_>>(), records);
     let (first, last) = (entries[0].offset, entries[6].offset);
-    assert_eq!(answer, Appended::Stored { first, last, flags: RunFlags::default() });
+    assert_eq!(answer, Appended::Stored { first, last, flags: RunFlags::default(), next: None });
 }
 
 async fn an_entry_may_be_large(store: Store) {

@@ -26,6 +26,7 @@ enum Step {
     Skip,
     End(Terminal),
     Takeover,
+    Cancel,
 }
 
 fn step() -> impl Strategy<Value = (usize, Step)> {
@@ -36,6 +37,7 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
         1 => Just(Step::Skip),
         1 => prop_oneof![Just(Terminal::Completed), Just(Terminal::Failed)].prop_map(Step::End),
         1 => Just(Step::Takeover),
+        1 => Just(Step::Cancel),
     ];
     (0..WRITERS, kind)
 }
@@ -46,6 +48,8 @@ struct Model {
     /// The texts that the log has acknowledged, in order.
     acknowledged: Vec<String>,
     life: Life,
+    /// Its cancellation was asked for while it was active.
+    flagged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,7 +57,7 @@ enum Life {
     Unopened,
     Active,
     Ended(Offset, Terminal),
-    TakenOver(Offset),
+    TakenOver(Offset, Terminal),
     Never,
 }
 
@@ -76,7 +80,7 @@ impl Model {
                     Life::Active => prop_assert!(matches!(opened, Opened::Open { .. }), "{opened:?}"),
                     Life::Never => prop_assert!(matches!(opened, Opened::Closed(_)), "{opened:?}"),
                     // A late repeat after the end may find its start or the end.
-                    Life::Ended(..) | Life::TakenOver(_) => {}
+                    Life::Ended(..) | Life::TakenOver(..) => {}
                 }
             }
             Step::Append { count } => self.append(log, n + 1, count).await?,
@@ -105,17 +109,39 @@ impl Model {
                     self.refused(&answer)?;
                 }
             }
+            Step::Cancel => {
+                let target = CancelTarget::Run(self.owner.run.clone());
+                let request = CancelRequest { session: self.owner.session.clone(), target, by: "{}".into() };
+                let outcome = match log.cancel(request).await.unwrap() {
+                    Cancelled::Runs(mut runs) if runs.len() == 1 => runs.remove(0).1,
+                    other => panic!("{other:?}"),
+                };
+                let expected = match self.life {
+                    Life::Unopened | Life::Never => CancelOutcome::NotFound,
+                    Life::Active => CancelOutcome::Requested { owner: self.owner.instance.clone() },
+                    Life::Ended(offset, state) | Life::TakenOver(offset, state) => {
+                        CancelOutcome::AlreadyEnded { offset, state }
+                    }
+                };
+                prop_assert_eq!(outcome, expected);
+                self.flagged |= self.life == Life::Active;
+            }
             Step::Takeover => {
                 let answer = log.takeover(self.owner.takeover("heir")).await.unwrap();
                 match (self.life, answer) {
                     (Life::Unopened | Life::Never, TakenOver::NeverStarted) => self.life = Life::Never,
-                    (Life::Active, TakenOver::Ended { offset, state: Terminal::Interrupted }) => {
-                        self.life = Life::TakenOver(offset);
+                    (Life::Active, TakenOver::Ended { offset, state }) => {
+                        let expected = if self.flagged { Terminal::Cancelled } else { Terminal::Interrupted };
+                        prop_assert_eq!(state, expected);
+                        self.life = Life::TakenOver(offset, state);
                     }
                     (Life::Ended(at, how), TakenOver::AlreadyEnded { offset, state }) => {
                         prop_assert_eq!((at, how), (offset, state));
                     }
-                    (Life::TakenOver(at), TakenOver::AlreadyEnded { offset, .. } | TakenOver::Ended { offset, .. }) => {
+                    (
+                        Life::TakenOver(at, _),
+                        TakenOver::AlreadyEnded { offset, .. } | TakenOver::Ended { offset, .. },
+                    ) => {
                         prop_assert_eq!(at, offset)
                     }
                     (life, answer) => prop_assert!(false, "{:?}: {:?}", life, answer),
@@ -136,7 +162,8 @@ impl Model {
                 || (self.life != Life::Active && matches!(answer, Appended::Closed(_) | Appended::Fenced));
             prop_assert!(known, "{answer:?}");
         } else if self.life == Life::Active {
-            let Appended::Stored { first, last, .. } = answer else { panic!("{answer:?}") };
+            let Appended::Stored { first, last, flags, .. } = answer else { panic!("{answer:?}") };
+            prop_assert_eq!(flags.cancel, self.flagged);
             let added = first_n + count as u64 - 1 - n;
             prop_assert_eq!(last.seq - first.seq + 1, added);
             self.owner.n += added;
@@ -153,7 +180,7 @@ impl Model {
             (Life::Ended(offset, state), answer) => {
                 prop_assert_eq!(answer, &Appended::Closed(Closed::Terminal { offset, state }));
             }
-            (Life::TakenOver(_), Appended::Fenced) => {}
+            (Life::TakenOver(..), Appended::Fenced) => {}
             (Life::Unopened, Appended::Closed(Closed::Unknown)) => {}
             (Life::Never, Appended::Closed(_) | Appended::Fenced) => {}
             (life, answer) => prop_assert!(false, "{:?}: {:?}", life, answer),
@@ -166,7 +193,7 @@ async fn play(log: &dyn Log, case: u32, steps: Vec<(usize, Step)>) -> Result<(),
     let name = format!("case-{case}");
     let mut models: Vec<Model> = (0..WRITERS)
         .map(|i| Owner::new(&name, &format!("{name}-r{i}")))
-        .map(|owner| Model { owner, acknowledged: Vec::new(), life: Life::Unopened })
+        .map(|owner| Model { owner, acknowledged: Vec::new(), life: Life::Unopened, flagged: false })
         .collect();
     for (writer, step) in steps {
         models[writer].take(log, step).await?;
@@ -185,7 +212,7 @@ async fn play(log: &dyn Log, case: u32, steps: Vec<(usize, Step)>) -> Result<(),
             Life::Unopened | Life::Never => vec![],
             Life::Active => vec![RunState::Started],
             Life::Ended(_, state) => vec![RunState::Started, RunState::Ended(state)],
-            Life::TakenOver(_) => vec![RunState::Started, RunState::Ended(Terminal::Interrupted)],
+            Life::TakenOver(_, state) => vec![RunState::Started, RunState::Ended(state)],
         };
         prop_assert_eq!(states, expected);
     }

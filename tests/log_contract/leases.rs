@@ -14,7 +14,7 @@ const LEASE: Duration = Duration::from_millis(1000);
 async fn sweep_until(log: &dyn Log, by: &InstanceId, mut done: impl FnMut(&[DeadInstance]) -> bool) {
     let sweeping = async {
         loop {
-            assert_eq!(log.renew(by, LEASE).await.unwrap(), Renewal::Alive);
+            assert_eq!(log.renew(by, LEASE).await.unwrap(), Renewal::Alive { commands: vec![] });
             if done(&log.sweep(by).await.unwrap()) {
                 return;
             }
@@ -28,7 +28,7 @@ async fn who_stops_renewing_is_found_dead_with_its_runs_and_may_do_nothing_more(
     let log = store.open().await;
     let (victim, sweeper) = (instance("victim"), instance("sweeper"));
     let (s, kept, ended) = (session("s"), run_id("kept"), run_id("ended"));
-    assert_eq!(log.renew(&victim, LEASE).await.unwrap(), Renewal::Alive);
+    assert_eq!(log.renew(&victim, LEASE).await.unwrap(), Renewal::Alive { commands: vec![] });
     let renewed = Instant::now();
     for run in [&kept, &ended] {
         assert!(log.enlist(&victim, &s, run).await.unwrap());
@@ -72,12 +72,12 @@ async fn the_dead_are_found_until_their_runs_are_unlisted(store: Store) {
 async fn who_keeps_renewing_is_never_found_dead(store: Store) {
     let log = store.open().await;
     let (busy, sweeper) = (instance("busy"), instance("sweeper"));
-    assert_eq!(log.renew(&busy, LEASE).await.unwrap(), Renewal::Alive);
+    assert_eq!(log.renew(&busy, LEASE).await.unwrap(), Renewal::Alive { commands: vec![] });
     assert!(log.enlist(&busy, &session("s"), &run_id("r")).await.unwrap());
     let begun = Instant::now();
     while begun.elapsed() < LEASE * 3 {
         for living in [&busy, &sweeper] {
-            assert_eq!(log.renew(living, LEASE).await.unwrap(), Renewal::Alive);
+            assert_eq!(log.renew(living, LEASE).await.unwrap(), Renewal::Alive { commands: vec![] });
         }
         assert_eq!(log.sweep(&sweeper).await.unwrap(), vec![]);
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -105,7 +105,7 @@ async fn enlisting_and_unlisting_may_be_repeated(store: Store) {
     let log = store.open().await;
     let me = instance("me");
     let (s, run) = (session("s"), run_id("r"));
-    assert_eq!(log.renew(&me, LEASE).await.unwrap(), Renewal::Alive);
+    assert_eq!(log.renew(&me, LEASE).await.unwrap(), Renewal::Alive { commands: vec![] });
     for _ in 0..2 {
         assert!(log.enlist(&me, &s, &run).await.unwrap());
     }

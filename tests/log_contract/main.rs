@@ -14,7 +14,9 @@ mod redis_server;
 
 mod actors;
 mod appending;
+mod cancelling;
 mod claims;
+mod commanding;
 mod ending;
 mod following;
 mod interleavings;
@@ -23,6 +25,7 @@ mod locating;
 mod on_disk;
 mod opening;
 mod producers;
+mod queueing;
 mod reading;
 mod recordings;
 mod retention;

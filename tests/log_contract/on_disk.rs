@@ -218,3 +218,53 @@ async fn what_is_stored_is_for_its_owner_only() {
     open(&place).await.unwrap().close().await;
     assert_eq!(std::fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+#[tokio::test]
+async fn what_was_asked_to_end_is_cancelled_by_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path()).await.unwrap();
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*log).await;
+    let request = |target| CancelRequest { session: session("s"), target, by: "{}".into() };
+    log.cancel(request(CancelTarget::Active)).await.unwrap();
+    log.cancel(request(CancelTarget::Key("key".into()))).await.unwrap();
+    log.close().await;
+    drop(log);
+
+    let log = open(dir.path()).await.unwrap();
+    let info = log.run(&owner.session, &owner.run).await.unwrap().unwrap();
+    assert_eq!(info.ended.unwrap().1, Terminal::Cancelled);
+    let opened = log.open_run(OpenRun { key: Some("key".into()), ..Owner::new("s", "r2").opening() }).await.unwrap();
+    assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: true }, .. }), "{opened:?}");
+}
+
+#[tokio::test]
+async fn what_waits_outlives_a_restart_and_is_found_by_the_first_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path()).await.unwrap();
+    let mut root = Owner::new("s", "root");
+    root.open(&*log).await;
+    let limits = QueueLimits { depth: 8, bytes: 1000 };
+    for name in ["first", "second"] {
+        let on_busy = OnBusy::Queue(Waiting { item: name.into(), client: None, limits });
+        let opened = log.open_run(OpenRun { on_busy, ..Owner::new("s", name).opening() }).await.unwrap();
+        assert!(matches!(opened, Opened::Queued { .. }), "{opened:?}");
+    }
+    let queue = log.queue(&root.session).await.unwrap();
+    log.close().await;
+    drop(log);
+
+    let log = open(dir.path()).await.unwrap();
+    assert_eq!(log.queue(&root.session).await.unwrap(), queue);
+    let (me, hold) = (instance("me"), START_WITHIN);
+    let dead = log.sweep(&me).await.unwrap();
+    assert_eq!(dead.iter().map(|dead| dead.runs.clone()).collect::<Vec<_>>(), [[(session("s"), run_id("first"))]]);
+    let first = Owner::new("s", "first");
+    assert_eq!(log.takeover(first.takeover("heir")).await.unwrap(), TakenOver::Queued);
+    let starts = log.start_queued(&first.session, &me, hold).await.unwrap();
+    assert_eq!(starts.yours.iter().map(|start| &start.item[..]).collect::<Vec<_>>(), [b"first"]);
+    log.unlist(&dead[0].instance, &first.session, &first.run).await.unwrap();
+    assert_eq!(log.sweep(&me).await.unwrap(), vec![]);
+    assert!(matches!(log.open_run(first.opening()).await.unwrap(), Opened::Open { .. }));
+    assert_eq!(log.queue(&root.session).await.unwrap().len(), 1);
+}

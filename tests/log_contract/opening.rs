@@ -24,9 +24,9 @@ async fn opening_a_run_again_with_the_same_nonce_answers_the_same_start_and_adds
     let log = store.open().await;
     let mut owner = Owner::new("s", "r");
     let started = owner.open(&*log).await;
-    assert_eq!(log.open_run(owner.opening()).await.unwrap(), Opened::Open { started });
+    assert_eq!(log.open_run(owner.opening()).await.unwrap(), Opened::Open { started, flags: RunFlags::default() });
     owner.says(&*log, &["a"]).await;
-    assert_eq!(log.open_run(owner.opening()).await.unwrap(), Opened::Open { started });
+    assert_eq!(log.open_run(owner.opening()).await.unwrap(), Opened::Open { started, flags: RunFlags::default() });
     assert_eq!(read_all(&*log, &owner.session).await.len(), 2);
 }
 
@@ -51,7 +51,7 @@ async fn the_first_entries_of_a_run_count_and_its_start_is_the_last_of_them(stor
     let entries = read_all(&*log, &owner.session).await;
     assert_eq!(entries.len(), 2);
     assert_eq!(entries[0].record, question);
-    assert_eq!(opened, Opened::Open { started: entries[1].offset });
+    assert_eq!(opened, Opened::Open { started: entries[1].offset, flags: RunFlags::default() });
     let early = log.append(owner.append_from(2, &["already there"])).await.unwrap();
     assert!(matches!(early, Appended::Duplicate { last, .. } if last == entries[1].offset), "{early:?}");
     owner.n = 2;
@@ -66,7 +66,14 @@ async fn a_run_is_known_by_its_id_alone(store: Store) {
 
     let started = owner.open(&*log).await;
     assert_eq!(log.session_of(&owner.run).await.unwrap(), Some(owner.session.clone()));
-    let mut info = RunInfo { run: owner.run.clone(), owner: owner.instance.clone(), started, ended: None };
+    let mut info = RunInfo {
+        run: owner.run.clone(),
+        owner: owner.instance.clone(),
+        started,
+        ended: None,
+        parent: None,
+        cancel: None,
+    };
     assert_eq!(log.run(&owner.session, &owner.run).await.unwrap(), Some(info.clone()));
     assert_eq!(log.run(&owner.session, &run_id("other")).await.unwrap(), None);
 

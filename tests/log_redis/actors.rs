@@ -61,18 +61,14 @@ impl Owner {
     }
 
     pub fn opening(&self) -> OpenRun {
-        OpenRun {
-            session: self.session.clone(),
-            run: self.run.clone(),
-            owner: InstanceId::parse("inst-1").unwrap(),
-            nonce: "a nonce".into(),
-            records: vec![Record::run_state(self.run.clone(), RunState::Started, "{}")],
-        }
+        let records = vec![Record::run_state(self.run.clone(), RunState::Started, "{}")];
+        let owner = InstanceId::parse("inst-1").unwrap();
+        OpenRun::new(self.session.clone(), self.run.clone(), owner, "a nonce".into(), records)
     }
 
     pub async fn open(&mut self, log: &dyn Log) -> Offset {
         match log.open_run(self.opening()).await.unwrap() {
-            Opened::Open { started } => {
+            Opened::Open { started, .. } => {
                 (self.n, self.tail) = (1, started);
                 started
             }

@@ -11,15 +11,19 @@ use crate::actors::*;
 use crate::redis_server::RedisServer;
 
 /// The keys of the document, as patterns: `*` is one id.
-const DOCUMENTED: [&str; 9] = [
+const DOCUMENTED: [&str; 13] = [
     "ss:{default:*}:log",
     "ss:{default:*}:meta",
     "ss:{default:*}:active",
     "ss:{default:*}:tomb",
+    "ss:{default:*}:cancels",
+    "ss:{default:*}:queue",
+    "ss:{default:*}:items",
     "ss:run:*",
     "ss:idem:*",
     "ss:{inst}:alive:*",
     "ss:{inst}:runs:*",
+    "ss:{inst}:cmds:*",
     "ss:{inst}:all",
 ];
 
@@ -62,6 +66,18 @@ async fn everything(log: &dyn Log) {
     let owner = Owner::new("produced", "no-run");
     log.append(Append { writer: producer, ..owner.append(&["x"]) }).await.unwrap();
     log.claim("a key", "a value".into()).await.unwrap();
+    let keyed = Owner::new("active", "run-keyed");
+    log.open_run(OpenRun { key: Some("a key".into()), ..keyed.opening() }).await.unwrap();
+    for name in ["queued", "withdrawn"] {
+        let limits = QueueLimits { depth: 8, bytes: 1000 };
+        let on_busy = OnBusy::Queue(Waiting { item: "{}".into(), client: None, limits });
+        let queued = OpenRun { key: Some(name.into()), on_busy, ..Owner::new("active", name).opening() };
+        assert!(matches!(log.open_run(queued).await.unwrap(), Opened::Queued { .. }));
+    }
+    assert!(log.withdraw(&keyed.session, "withdrawn").await.unwrap().is_some());
+    for target in [CancelTarget::Active, CancelTarget::Key("another key".into())] {
+        log.cancel(CancelRequest { session: keyed.session.clone(), target, by: "{}".into() }).await.unwrap();
+    }
     log.resign(&other).await.unwrap();
     log.sweep(&me).await.unwrap();
 }

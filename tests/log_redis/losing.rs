@@ -245,27 +245,6 @@ async fn of_a_repeat_only_what_was_new_counts() {
 }
 
 #[tokio::test]
-async fn a_run_that_somebody_asked_to_cancel_says_so_and_is_taken_over_as_cancelled() {
-    let server = RedisServer::start();
-    let log = connect(server.url()).await;
-    let mut owner = Owner::new("s", "r");
-    owner.open(&*log).await;
-    let mut client = server.client().await;
-    let field: String = ::redis::cmd("HGET").arg(META).arg("run:r").query_async(&mut client).await.unwrap();
-    let asked = format!("{}1", field.strip_suffix('0').unwrap());
-    let _: () = ::redis::cmd("HSET").arg(META).arg("run:r").arg(asked).query_async(&mut client).await.unwrap();
-
-    let append = owner.append(&["a"]);
-    let stored = log.append(append.clone()).await.unwrap();
-    assert!(matches!(stored, Appended::Stored { flags: RunFlags { cancel: true }, .. }), "{stored:?}");
-    let again = log.append(append).await.unwrap();
-    assert!(matches!(again, Appended::Duplicate { flags: RunFlags { cancel: true }, .. }), "{again:?}");
-    let (session, run) = (owner.session.clone(), owner.run.clone());
-    let taken = log.takeover(Takeover { session, run, nonce: "heir".into(), details: "{}".into() }).await.unwrap();
-    assert!(matches!(taken, TakenOver::Ended { state: Terminal::Cancelled, .. }), "{taken:?}");
-}
-
-#[tokio::test]
 async fn the_thousand_newest_producers_are_remembered() {
     let server = RedisServer::start();
     let options = RedisOptions::new(server.url());

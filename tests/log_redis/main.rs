@@ -6,6 +6,7 @@
 mod redis_server;
 
 mod actors;
+mod commanding;
 mod connecting;
 mod layout;
 mod losing;

@@ -6,12 +6,15 @@
 use bytestring::ByteString;
 use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
+use super::control::run_name;
 use super::error::Fault;
 use super::followers::Pushes;
+use super::queue::mark_next;
 use super::retention;
 use super::sessions::{Known, Sessions};
-use super::state::{Producer, Run, RunRow, SessionState, TombReason};
+use super::state::{Producer, Run, RunRow, SessionState};
 use super::tables::{Standing, Tables, standing};
+use super::tomb::TombReason;
 use super::write::{end_run, remember_one_more_producer, write};
 use crate::log::{
     Append, Appended, Claim, Closed, Fence, OpenRun, Opened, Push, Retention, RunFlags, TakenOver, Takeover, Writer,
@@ -68,28 +71,43 @@ impl<'t> Batch<'t> {
                     Opened::Closed(Closed::Terminal { offset, state })
                 }
                 (_, Some(at)) if state.active[at].fence == first_fence(&open.nonce) => {
-                    Opened::Open { started: state.active[at].started }
+                    let run = &state.active[at];
+                    Opened::Open { started: run.started, flags: run.flags() }
                 }
                 _ => Opened::Fenced,
             });
         }
-        let state = self.sessions.load_or_create(&mut self.tables, &open.session)?;
-        let row = RunRow { session: open.session.clone(), number: state.number, ended: None };
+        if self.remembered(&open.session, &run_name(&open.run))?.is_some() {
+            return Ok(Opened::Closed(Closed::Unknown));
+        }
+        if let Some(answer) = self.hold_back(open)? {
+            return Ok(answer);
+        }
+        let number = self.sessions.load_or_create(&mut self.tables, &open.session)?.number;
+        let row = RunRow { session: open.session.clone(), number, ended: None };
         self.tables.runs.insert(open.run.as_str(), row.encode().as_slice())?;
-        state.newest_run = Some(open.run.clone());
-        let push = write(&mut self.tables, state, &open.records, &self.retention, self.now_ms)?;
-        let started = state.tail;
-        state.active.push(Run {
+        let mut run = Run {
             id: open.run.clone(),
             owner: open.owner.clone(),
             fence: first_fence(&open.nonce),
             n: open.records.len() as u64,
-            last: started,
-            started,
+            last: Offset::ZERO,
+            started: Offset::ZERO,
             ended: None,
-        });
+            parent: open.parent.clone(),
+            key: open.key.clone(),
+            route: open.route.clone(),
+            cancel: None,
+        };
+        self.claim_key(&open.session, number, &mut run)?;
+        let state = self.sessions.load_or_create(&mut self.tables, &open.session)?;
+        state.newest_run = Some(open.run.clone());
+        let push = write(&mut self.tables, state, &open.records, &self.retention, self.now_ms)?;
+        let (started, flags) = (state.tail, run.flags());
+        (run.last, run.started) = (started, started);
+        state.active.push(run);
         self.announce(&open.session, push);
-        Ok(Opened::Open { started })
+        Ok(Opened::Open { started, flags })
     }
 
     pub(super) fn append(&mut self, append: &Append) -> Result<Appended, Fault> {
@@ -115,7 +133,7 @@ impl<'t> Batch<'t> {
         let Some(run) = active.map(|at| &state.active[at]).or(ended.as_ref()) else {
             return Ok(Appended::Closed(Closed::Unknown));
         };
-        let flags = RunFlags::default();
+        let flags = run.flags();
         if last_n(append) <= run.n {
             return Ok(Appended::Duplicate { last: run.last, flags });
         }
@@ -140,11 +158,16 @@ impl<'t> Batch<'t> {
         let last = state.tail;
         state.active[at].n += new.len() as u64;
         state.active[at].last = last;
+        let mut next = None;
         if let Some(terminal) = terminal_of(new, id) {
+            let Run { owner, parent, route, .. } = state.active[at].clone();
             end_run(&mut self.tables, &append.session, state, at, terminal)?;
+            if parent.is_none() {
+                next = mark_next(state, &route, &owner, self.now_ms);
+            }
         }
         self.announce(&append.session, push);
-        Ok(Appended::Stored { first, last, flags })
+        Ok(Appended::Stored { first, last, flags, next })
     }
 
     fn append_of_producer(&mut self, append: &Append, id: &str, epoch: u64) -> Result<Appended, Fault> {
@@ -184,7 +207,7 @@ impl<'t> Batch<'t> {
             remember_one_more_producer(&mut self.tables, state)?;
         }
         self.announce(&append.session, push);
-        Ok(Appended::Stored { first, last, flags })
+        Ok(Appended::Stored { first, last, flags, next: None })
     }
 
     pub(super) fn takeover(&mut self, takeover: &Takeover) -> Result<TakenOver, Fault> {
@@ -205,12 +228,16 @@ impl<'t> Batch<'t> {
             if let Some((offset, state)) = ended {
                 return Ok(TakenOver::AlreadyEnded { offset, state });
             }
+            if state.queue.iter().any(|queued| queued.run == takeover.run) {
+                return Ok(TakenOver::Queued);
+            }
             self.never_to_be_opened(&takeover.run)?;
             return Ok(TakenOver::NeverStarted);
         };
         let fence = Fence { counter: state.active[at].fence.counter + 1, nonce: takeover.nonce.clone() };
         state.active[at].fence = fence;
-        let terminal = Terminal::Interrupted;
+        let asked = state.active[at].cancel.is_some();
+        let terminal = if asked { Terminal::Cancelled } else { Terminal::Interrupted };
         let record = Record::run_state(takeover.run.clone(), RunState::Ended(terminal), takeover.details.clone());
         let push = write(&mut self.tables, state, &[record], &self.retention, self.now_ms)?;
         let offset = state.tail;
@@ -231,6 +258,7 @@ impl<'t> Batch<'t> {
             }
             Known::Gone(_) | Known::Never => return Ok(false),
         };
+        self.forget_early_cancels(session)?;
         self.changed = true;
         self.pushes.push((session.clone(), Push::Check));
         Ok(existed)
@@ -248,7 +276,7 @@ impl<'t> Batch<'t> {
         Ok(Claim::Won)
     }
 
-    fn run_row(&self, run: &RunId) -> Result<Option<RunRow>, Fault> {
+    pub(super) fn run_row(&self, run: &RunId) -> Result<Option<RunRow>, Fault> {
         self.tables.runs.get(run.as_str())?.map(|row| RunRow::decode(row.value())).transpose()
     }
 

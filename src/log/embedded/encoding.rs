@@ -22,6 +22,17 @@ pub(super) fn put_text(to: &mut Vec<u8>, text: &str) {
     to.put_slice(text.as_bytes());
 }
 
+/// 0 for none; 1 and the text for some.
+pub(super) fn put_optional(to: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        None => to.put_u8(0),
+        Some(text) => {
+            to.put_u8(1);
+            put_text(to, text);
+        }
+    }
+}
+
 pub(super) fn put_offset(to: &mut Vec<u8>, offset: Offset) {
     put_varint(to, offset.ms);
     put_varint(to, offset.seq);
@@ -70,6 +81,14 @@ impl Decoder {
         let len = self.varint()?;
         let bytes = self.bytes(usize::try_from(len).map_err(|_| self.damaged())?)?;
         ByteString::try_from(bytes).map_err(|_| self.damaged())
+    }
+
+    pub(super) fn optional(&mut self) -> Result<Option<ByteString>, Fault> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => self.text().map(Some),
+            _ => Err(self.damaged()),
+        }
     }
 
     pub(super) fn offset(&mut self) -> Result<Offset, Fault> {

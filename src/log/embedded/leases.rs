@@ -4,18 +4,23 @@
 //! ends all runs anyway. The rules are still those of the contract, so that nothing above the log
 //! has to know which store it runs on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::log::{DeadInstance, Renewal};
+use crate::log::{
+    COMMANDS_WAITING, Command, CommandSender, Commands, DeadInstance, Renewal, Unavailable, commands as channel,
+};
+use crate::random;
 use crate::session::{InstanceId, RunId, SessionId};
+
+/// Commands that wait in the channel of a listener; more come with its next renewal.
+const LISTENER: usize = 256;
 
 /// How far apart an instance must have been absent twice to be dead.
 const TWICE_APART: Duration = Duration::from_millis(500);
 
 /// The instances and their leases.
-#[derive(Default)]
 pub(super) struct Leases {
     instances: Mutex<HashMap<InstanceId, Instance>>,
 }
@@ -23,6 +28,9 @@ pub(super) struct Leases {
 struct Instance {
     life: Life,
     runs: BTreeSet<(SessionId, RunId)>,
+    /// Commands that nobody was handed yet.
+    waiting: VecDeque<Command>,
+    listener: Option<CommandSender>,
 }
 
 enum Life {
@@ -40,6 +48,17 @@ enum Life {
 }
 
 impl Leases {
+    /// No instance lives yet; what an earlier process left in queues is on the list of one that is
+    /// dead, so that whoever sweeps first looks after it.
+    pub(super) fn after(stranded: Vec<(SessionId, RunId)>) -> Self {
+        let mut instances = HashMap::new();
+        if !stranded.is_empty() {
+            let dead = Instance { life: Life::Dead, runs: stranded.into_iter().collect(), ..Instance::unborn() };
+            instances.insert(InstanceId::from_random(random::u128()), dead);
+        }
+        Leases { instances: Mutex::new(instances) }
+    }
+
     pub(super) fn enlist(&self, instance: &InstanceId, session: &SessionId, run: &RunId) -> bool {
         let mut instances = self.lock();
         let instance = instances.entry(instance.clone()).or_insert_with(Instance::unborn);
@@ -63,7 +82,36 @@ impl Leases {
             return Renewal::Dead;
         }
         instance.life = Life::Leased { until: now + lease };
-        Renewal::Alive
+        Renewal::Alive { commands: instance.waiting.drain(..).collect() }
+    }
+
+    /// Hands a command to the instance's listener, or keeps it for the next renewal.
+    pub(super) fn command(&self, instance: &InstanceId, command: Command) -> Result<bool, Unavailable> {
+        let mut instances = self.lock();
+        let instance = instances.entry(instance.clone()).or_insert_with(Instance::unborn);
+        if matches!(instance.life, Life::Dead) {
+            return Ok(false);
+        }
+        if instance.listener.as_ref().is_some_and(|listener| listener.send(command.clone())) {
+            return Ok(true);
+        }
+        if instance.waiting.len() >= COMMANDS_WAITING {
+            return Err(Unavailable::new("too many commands wait for the instance"));
+        }
+        instance.waiting.push_back(command);
+        Ok(true)
+    }
+
+    /// Hears the instance's commands from now on; an earlier listener hears no more.
+    pub(super) fn listen(&self, instance: &InstanceId) -> Commands {
+        let (sender, commands) = channel(LISTENER);
+        self.lock().entry(instance.clone()).or_insert_with(Instance::unborn).listener = Some(sender);
+        commands
+    }
+
+    /// Ends all listening.
+    pub(super) fn end(&self) {
+        self.lock().values_mut().for_each(|instance| instance.listener = None);
     }
 
     pub(super) fn resign(&self, instance: &InstanceId) {
@@ -105,6 +153,6 @@ impl Leases {
 
 impl Instance {
     fn unborn() -> Self {
-        Instance { life: Life::Unborn, runs: BTreeSet::new() }
+        Instance { life: Life::Unborn, runs: BTreeSet::new(), waiting: VecDeque::new(), listener: None }
     }
 }

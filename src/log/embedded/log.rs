@@ -19,8 +19,9 @@ use super::request::{CLOSED, Job, Request};
 use super::start;
 use super::writer::{QUEUE, now_ms};
 use crate::log::{
-    Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Read, Renewal,
-    Retention, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
+    Answer, Append, Appended, Bounds, CancelOutcome, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance,
+    Following, Log, OpenRun, Opened, PageLimits, QueuedRun, Read, Renewal, Retention, RunInfo, SessionRow, Starts,
+    StoreHealth, TakenOver, Takeover, Unavailable,
 };
 use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
@@ -53,14 +54,14 @@ impl EmbeddedLog {
         Ok(Self::serve(started))
     }
 
-    pub(super) fn serve(start::Started { writer, health, sweep_every }: start::Started) -> Arc<Self> {
+    pub(super) fn serve(start::Started { writer, health, sweep_every, stranded }: start::Started) -> Arc<Self> {
         let (requests, waiting) = mpsc::channel(QUEUE);
         let log = EmbeddedLog {
             requests: requests.clone(),
             slot: writer.slot.clone(),
             readers: Semaphore::new(READERS),
             followers: writer.followers.clone(),
-            leases: Leases::default(),
+            leases: Leases::after(stranded),
             health,
             retention: writer.retention,
         };
@@ -86,6 +87,21 @@ impl EmbeddedLog {
         let job = Job::new(operation, reply);
         self.requests.send(Request::Apply(Box::new(job))).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    async fn do_cancel(&self, request: CancelRequest) -> Result<Cancelled, Unavailable> {
+        let asked = request.clone();
+        let cancelled = self.write(move |batch| batch.cancel(&asked)).await?;
+        if let Cancelled::Runs(runs) = &cancelled {
+            let CancelRequest { session, by, .. } = request;
+            for (run, outcome) in runs {
+                if let CancelOutcome::Requested { owner } = outcome {
+                    let command = Command::Cancel { session: session.clone(), run: run.clone(), by: by.clone() };
+                    self.leases.command(owner, command)?;
+                }
+            }
+        }
+        Ok(cancelled)
     }
 
     /// Reads a snapshot, off the async threads.
@@ -116,6 +132,25 @@ impl Log for EmbeddedLog {
 
     fn takeover(&self, takeover: Takeover) -> Answer<'_, TakenOver> {
         self.write(move |batch| batch.takeover(&takeover)).boxed()
+    }
+
+    fn cancel(&self, request: CancelRequest) -> Answer<'_, Cancelled> {
+        self.do_cancel(request).boxed()
+    }
+
+    fn queue<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Vec<QueuedRun>> {
+        let session = session.clone();
+        self.snapshot(move |snapshot| snapshot.queue(&session)).boxed()
+    }
+
+    fn withdraw<'a>(&'a self, session: &'a SessionId, key: &'a str) -> Answer<'a, Option<RunId>> {
+        let (session, key) = (session.clone(), key.to_owned());
+        self.write(move |batch| batch.withdraw(&session, &key, &"{}".into())).boxed()
+    }
+
+    fn start_queued<'a>(&'a self, session: &'a SessionId, by: &'a InstanceId, hold: Duration) -> Answer<'a, Starts> {
+        let (session, by) = (session.clone(), by.clone());
+        self.write(move |batch| batch.start_queued(&session, &by, hold)).boxed()
     }
 
     fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read> {
@@ -176,6 +211,14 @@ impl Log for EmbeddedLog {
         at_once(())
     }
 
+    fn command<'a>(&'a self, instance: &'a InstanceId, command: Command) -> Answer<'a, bool> {
+        std::future::ready(self.leases.command(instance, command)).boxed()
+    }
+
+    fn commands<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, Commands> {
+        at_once(self.leases.listen(instance))
+    }
+
     fn renew<'a>(&'a self, instance: &'a InstanceId, lease: Duration) -> Answer<'a, Renewal> {
         at_once(self.leases.renew(instance, lease, Instant::now()))
     }
@@ -200,6 +243,7 @@ impl Log for EmbeddedLog {
                 // An error means that it has closed already.
                 let _ = closed.await;
             }
+            self.leases.end();
         }
         .boxed()
     }

@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails here"))]
 
 mod batch;
+mod control;
 mod database;
 mod directory;
 mod encoding;
@@ -21,6 +22,7 @@ mod followers;
 mod leases;
 mod log;
 mod options;
+mod queue;
 mod read;
 mod recovery;
 mod request;
@@ -29,6 +31,7 @@ mod sessions;
 mod start;
 mod state;
 mod tables;
+mod tomb;
 mod write;
 mod writer;
 

@@ -8,8 +8,9 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 use super::entry;
 use super::error::Fault;
 use super::sessions::Known;
-use super::state::{RunRow, SessionState, Tomb, TombReason};
+use super::state::{RunRow, SessionState};
 use super::tables::{ENTRIES, RUNS, SESSIONS, Standing, TOMBS, offset_at, standing};
+use super::tomb::{Tomb, TombReason};
 use crate::log::{
     Bounds, Gap, GapReason, Page, PageLimits, Place, Read, Retention, RunInfo, SessionBounds, SessionRow,
 };
@@ -123,7 +124,7 @@ impl Snapshot<'_> {
         Ok(rows)
     }
 
-    fn session(&self, session: &SessionId) -> Result<Known<SessionState>, Fault> {
+    pub(super) fn session(&self, session: &SessionId) -> Result<Known<SessionState>, Fault> {
         if let Some(row) = self.read.open_table(SESSIONS)?.get(session.as_str())? {
             let state = SessionState::decode(row.value())?;
             if state.has_expired(&self.retention, self.now_ms) {

@@ -6,11 +6,13 @@ use std::ops::Bound;
 use redb::{AccessGuard, ReadTransaction, ReadableTable, TableDefinition, Value};
 
 use super::batch::Batch;
+use super::control::EarlyCancel;
 use super::entry;
 use super::error::Fault;
 use super::sessions::Known;
-use super::state::{RunRow, SessionState, Tomb, TombReason};
-use super::tables::{CLAIMS, SESSIONS, TOMBS, Tables, UNBORN};
+use super::state::{RunRow, SessionState};
+use super::tables::{CANCELS, CLAIMS, SESSIONS, TOMBS, Tables, UNBORN};
+use super::tomb::{Tomb, TombReason};
 use crate::log::Retention;
 use crate::session::SessionId;
 
@@ -68,6 +70,7 @@ pub(super) struct Findings {
     tombs: Vec<String>,
     unborn: Vec<String>,
     claims: Vec<String>,
+    cancels: Vec<String>,
 }
 
 /// Looks for what is to be removed: a slice of every table each time, so that its cost is bounded.
@@ -78,6 +81,7 @@ pub(super) struct Sweeper {
     tombs: Option<String>,
     unborn: Option<String>,
     claims: Option<String>,
+    cancels: Option<String>,
 }
 
 impl Sweeper {
@@ -112,6 +116,11 @@ impl Sweeper {
                 found.claims.push(key.to_owned());
             }
         })?;
+        slice(read, CANCELS, &mut self.cancels, |key, row| {
+            if EarlyCancel::decode(row.value()).map_or(true, |cancelled| now_ms >= cancelled.until_ms) {
+                found.cancels.push(key.to_owned());
+            }
+        })?;
         if footprint > limit {
             found.evicted = oldest_ended(read, footprint - limit / 100 * ROOM)?;
         }
@@ -121,8 +130,9 @@ impl Sweeper {
 
 impl Findings {
     pub(super) fn is_empty(&self) -> bool {
-        let Findings { expired, evicted, tombs, unborn, claims } = self;
-        expired.is_empty() && evicted.is_empty() && tombs.is_empty() && unborn.is_empty() && claims.is_empty()
+        let Findings { expired, evicted, tombs, unborn, claims, cancels } = self;
+        let sessions = expired.is_empty() && evicted.is_empty() && tombs.is_empty();
+        sessions && unborn.is_empty() && claims.is_empty() && cancels.is_empty()
     }
 }
 
@@ -135,7 +145,7 @@ impl Batch<'_> {
         }
         for session in &found.evicted {
             if let Known::Live(state) = self.sessions.load(&mut self.tables, session)?
-                && state.active.is_empty()
+                && state.is_idle()
             {
                 self.sessions.bury(&mut self.tables, session, TombReason::Expired)?;
             }
@@ -148,6 +158,9 @@ impl Batch<'_> {
         }
         for key in &found.claims {
             self.tables.claims.remove(key.as_str())?;
+        }
+        for key in &found.cancels {
+            self.tables.cancels.remove(key.as_str())?;
         }
         Ok(())
     }
@@ -172,6 +185,8 @@ impl Batch<'_> {
         }
         if seqs.len() < SLICE {
             self.tables.producers.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
+            self.tables.keys.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
+            self.tables.items.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
             self.tables.garbage.remove(number)?;
         }
         Ok(())
@@ -181,12 +196,19 @@ impl Batch<'_> {
 /// Removes what is known of a run that ended in the session with this number; also what cannot be
 /// read, so that one damaged row does not keep the rest for ever.
 fn forget_run(tables: &mut Tables<'_>, run: &str, number: u64) -> Result<(), Fault> {
-    let of_session = match tables.runs.get(run)? {
-        Some(row) => RunRow::decode(row.value()).map_or(true, |row| row.number == number),
-        None => false,
+    let row = tables.runs.get(run)?.map(|row| RunRow::decode(row.value()));
+    let key = match row {
+        Some(Ok(row)) if row.number == number => row.ended.and_then(|run| run.key),
+        Some(Err(_)) => None,
+        Some(Ok(_)) | None => return Ok(()),
     };
-    if of_session {
-        tables.runs.remove(run)?;
+    tables.runs.remove(run)?;
+    if let Some(key) = key {
+        // The key may have come to another run since.
+        let own = tables.keys.get((number, &*key))?.is_some_and(|of| of.value() == run);
+        if own {
+            tables.keys.remove((number, &*key))?;
+        }
     }
     Ok(())
 }
@@ -195,14 +217,14 @@ fn is_forgotten(since_ms: u64, now_ms: u64) -> bool {
     now_ms >= since_ms.saturating_add(REMEMBERED_MS)
 }
 
-/// The sessions without an active run that were written to least recently, enough of them to free
+/// The sessions in which nothing is active or waits that were written to least recently, enough of them to free
 /// `excess`.
 fn oldest_ended(read: &ReadTransaction, excess: u64) -> Result<Vec<SessionId>, Fault> {
     let mut ended = Vec::new();
     for row in read.open_table(SESSIONS)?.iter()? {
         let (session, row) = row?;
         if let (Ok(session), Ok(state)) = (SessionId::from_store(session.value()), SessionState::decode(row.value()))
-            && state.active.is_empty()
+            && state.is_idle()
         {
             ended.push((state.written_ms, state.footprint(), session));
         }

@@ -6,8 +6,9 @@ use std::collections::hash_map;
 use redb::ReadableTable;
 
 use super::error::Fault;
-use super::state::{SessionState, Tomb, TombReason};
+use super::state::SessionState;
 use super::tables::Tables;
+use super::tomb::{Tomb, TombReason};
 use crate::log::Retention;
 use crate::session::{Offset, SessionId};
 

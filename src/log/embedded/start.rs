@@ -28,12 +28,15 @@ pub(super) struct Started {
     pub(super) writer: Writer,
     pub(super) health: watch::Receiver<StoreHealth>,
     pub(super) sweep_every: Duration,
+    /// The first of each session's queue: nobody is there any more to start it.
+    pub(super) stranded: Vec<(SessionId, RunId)>,
 }
 
 /// Opens the log in its place. It blocks on the disk.
 pub(super) fn open(place: Place, options: EmbeddedOptions) -> Result<Started, OpenError> {
     let database = place.open()?;
-    let footprint = take_stock(&database, options.retention).map_err(|fault| place.refused_by(fault))?;
+    let Stock { footprint, stranded } =
+        take_stock(&database, options.retention).map_err(|fault| place.refused_by(fault))?;
     let (down, health) = watch::channel(StoreHealth::Up);
     let writer = Writer {
         place,
@@ -44,11 +47,18 @@ pub(super) fn open(place: Place, options: EmbeddedOptions) -> Result<Started, Op
         total_bytes: options.total_bytes,
         footprint,
     };
-    Ok(Started { writer, health, sweep_every: options.sweep_every })
+    Ok(Started { writer, health, sweep_every: options.sweep_every, stranded })
 }
 
-/// Ends the runs of an earlier process; the footprint of all sessions.
-fn take_stock(database: &Database, retention: Retention) -> Result<u64, Fault> {
+/// What was found.
+struct Stock {
+    footprint: u64,
+    stranded: Vec<(SessionId, RunId)>,
+}
+
+/// Ends the runs of an earlier process; the footprint of all sessions, and what waits in them.
+fn take_stock(database: &Database, retention: Retention) -> Result<Stock, Fault> {
+    let mut stranded = Vec::new();
     let mut footprint: u64 = 0;
     let mut orphans = Vec::new();
     for row in database.begin_read()?.open_table(SESSIONS)?.iter()? {
@@ -60,13 +70,15 @@ fn take_stock(database: &Database, retention: Retention) -> Result<u64, Fault> {
             continue;
         };
         footprint += state.footprint();
+        stranded.extend(state.queue.first().map(|queued| (session.clone(), queued.run.clone())));
         orphans.extend(state.active.into_iter().map(|run| (session.clone(), run.id)));
     }
     if orphans.is_empty() {
-        return Ok(footprint);
+        return Ok(Stock { footprint, stranded });
     }
     tracing::info!(runs = orphans.len(), "ending the runs of an earlier process");
-    Ok(footprint.saturating_add_signed(interrupt(database, retention, orphans)?))
+    let footprint = footprint.saturating_add_signed(interrupt(database, retention, orphans)?);
+    Ok(Stock { footprint, stranded })
 }
 
 fn interrupt(database: &Database, retention: Retention, orphans: Vec<(SessionId, RunId)>) -> Result<i64, Fault> {

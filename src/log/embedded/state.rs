@@ -2,13 +2,13 @@
 
 use bytestring::ByteString;
 
-use super::encoding::{Decoder, put_offset, put_text, put_varint};
+use super::encoding::{Decoder, put_offset, put_optional, put_text, put_varint};
 use super::error::Fault;
-use crate::log::{Closed, Fence, Retention, RunInfo};
+use crate::log::{Fence, Retention, RunFlags, RunInfo};
 use crate::session::{InstanceId, Offset, RunId, SessionId, Terminal};
 
-/// The format of every value in this file.
-const FORMAT: u8 = 1;
+/// The format of every value in this file, in `control` and in `tomb`.
+pub(super) const FORMAT: u8 = 1;
 
 /// Bytes that an entry costs beside its texts: key, head, its share of the tree's pages.
 const ENTRY_OVERHEAD: u64 = 64;
@@ -30,6 +30,8 @@ pub(super) struct SessionState {
     pub(super) active: Vec<Run>,
     /// How many producers are remembered.
     pub(super) producers: u64,
+    /// The runs that wait, first come first.
+    pub(super) queue: Vec<Queued>,
 }
 
 /// A run that was opened.
@@ -46,6 +48,25 @@ pub(super) struct Run {
     pub(super) last: Offset,
     pub(super) started: Offset,
     pub(super) ended: Option<(Offset, Terminal)>,
+    pub(super) parent: Option<RunId>,
+    /// Of the `send` that asked for it.
+    pub(super) key: Option<ByteString>,
+    pub(super) route: ByteString,
+    /// Who asked for its cancellation, if somebody did.
+    pub(super) cancel: Option<ByteString>,
+}
+
+/// A run that waits. What it waits with is in a table of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Queued {
+    pub(super) run: RunId,
+    pub(super) key: Option<ByteString>,
+    pub(super) route: ByteString,
+    pub(super) client: Option<ByteString>,
+    /// Of what it waits with.
+    pub(super) bytes: u64,
+    /// Who starts it, until when.
+    pub(super) mark: Option<(InstanceId, u64)>,
 }
 
 /// Where a run is; the run itself is in its session while it is active, and here once it has ended.
@@ -65,20 +86,6 @@ pub(super) struct Producer {
     pub(super) last: Offset,
 }
 
-/// What is left of a session: enough to answer who comes late, and to use no offset again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tomb {
-    pub(super) last: Offset,
-    pub(super) buried_ms: u64,
-    pub(super) reason: TombReason,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TombReason {
-    Erased,
-    Expired,
-}
-
 impl SessionState {
     /// A session without entries, whose offsets come after `last`.
     pub(super) fn new(number: u64, last: Offset, now_ms: u64) -> Self {
@@ -92,6 +99,7 @@ impl SessionState {
             newest_run: None,
             active: Vec::new(),
             producers: 0,
+            queue: Vec::new(),
         }
     }
 
@@ -102,7 +110,8 @@ impl SessionState {
 
     /// What it counts towards the limit of all sessions together.
     pub(super) fn footprint(&self) -> u64 {
-        self.bytes + self.entries() * ENTRY_OVERHEAD
+        let waiting: u64 = self.queue.iter().map(|queued| queued.bytes).sum();
+        self.bytes + self.entries() * ENTRY_OVERHEAD + waiting
     }
 
     /// Whether nobody has written to it for its ttl. A session with an active run never expires.
@@ -112,6 +121,11 @@ impl SessionState {
 
     pub(super) fn expires_ms(&self, retention: &Retention) -> u64 {
         self.written_ms.saturating_add(u64::try_from(retention.ttl.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Whether nothing is active and nothing waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.queue.is_empty()
     }
 
     pub(super) fn active_run(&self, id: &RunId) -> Option<usize> {
@@ -130,6 +144,10 @@ impl SessionState {
         for run in &self.active {
             run.encode(&mut value);
         }
+        put_varint(&mut value, self.queue.len() as u64);
+        for queued in &self.queue {
+            queued.encode(&mut value);
+        }
         value
     }
 
@@ -147,13 +165,27 @@ impl SessionState {
         }
         let count = from.varint()?;
         let active = (0..count).map(|_| Run::decode(&mut from)).collect::<Result<_, _>>()?;
-        Ok(SessionState { number, created_ms, written_ms, tail, trimmed, bytes, newest_run, active, producers })
+        let count = from.varint()?;
+        let queue = (0..count).map(|_| Queued::decode(&mut from)).collect::<Result<_, _>>()?;
+        Ok(SessionState { number, created_ms, written_ms, tail, trimmed, bytes, newest_run, active, producers, queue })
     }
 }
 
 impl Run {
+    /// What its owner is told.
+    pub(super) fn flags(&self) -> RunFlags {
+        RunFlags { cancel: self.cancel.is_some() }
+    }
+
     pub(super) fn info(&self) -> RunInfo {
-        RunInfo { run: self.id.clone(), owner: self.owner.clone(), started: self.started, ended: self.ended }
+        RunInfo {
+            run: self.id.clone(),
+            owner: self.owner.clone(),
+            started: self.started,
+            ended: self.ended,
+            parent: self.parent.clone(),
+            cancel: self.cancel.clone(),
+        }
     }
 
     fn encode(&self, value: &mut Vec<u8>) {
@@ -171,6 +203,10 @@ impl Run {
                 put_offset(value, offset);
             }
         }
+        put_optional(value, self.parent.as_ref().map(RunId::as_str));
+        put_optional(value, self.key.as_deref());
+        put_text(value, &self.route);
+        put_optional(value, self.cancel.as_deref());
     }
 
     fn decode(from: &mut Decoder) -> Result<Self, Fault> {
@@ -185,7 +221,12 @@ impl Run {
                 Some((from.offset()?, terminal))
             }
         };
-        Ok(Run { id, owner, fence, n, last, started, ended })
+        let parent = match from.optional()? {
+            None => None,
+            Some(parent) => Some(RunId::from_store(&parent).map_err(|_| from.damaged())?),
+        };
+        let (key, route, cancel) = (from.optional()?.map(own), own(from.text()?), from.optional()?.map(own));
+        Ok(Run { id, owner, fence, n, last, started, ended, parent, key, route, cancel })
     }
 }
 
@@ -224,38 +265,33 @@ impl Producer {
     }
 }
 
-impl Tomb {
-    /// What a late writer is told.
-    pub(super) fn closed(&self) -> Closed {
-        match self.reason {
-            TombReason::Erased => Closed::Erased,
-            TombReason::Expired => Closed::Expired,
+impl Queued {
+    fn encode(&self, value: &mut Vec<u8>) {
+        put_text(value, self.run.as_str());
+        put_optional(value, self.key.as_deref());
+        put_text(value, &self.route);
+        put_optional(value, self.client.as_deref());
+        put_varint(value, self.bytes);
+        put_optional(value, self.mark.as_ref().map(|(owner, _)| owner.as_str()));
+        if let Some((_, until_ms)) = self.mark {
+            put_varint(value, until_ms);
         }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let reason = match self.reason {
-            TombReason::Erased => 0,
-            TombReason::Expired => 1,
+    fn decode(from: &mut Decoder) -> Result<Self, Fault> {
+        let run = RunId::from_store(&from.text()?).map_err(|_| from.damaged())?;
+        let (key, route, client) = (from.optional()?.map(own), own(from.text()?), from.optional()?.map(own));
+        let bytes = from.varint()?;
+        let mark = match from.optional()? {
+            None => None,
+            Some(owner) => Some((InstanceId::from_store(&owner).map_err(|_| from.damaged())?, from.varint()?)),
         };
-        let mut value = vec![FORMAT, reason];
-        put_offset(&mut value, self.last);
-        put_varint(&mut value, self.buried_ms);
-        value
-    }
-
-    pub(super) fn decode(value: &[u8]) -> Result<Self, Fault> {
-        let mut from = decoder(value, "tombstone")?;
-        let reason = match from.byte()? {
-            0 => TombReason::Erased,
-            1 => TombReason::Expired,
-            _ => return Err(from.damaged()),
-        };
-        Ok(Tomb { last: from.offset()?, buried_ms: from.varint()?, reason })
+        Ok(Queued { run, key, route, client, bytes, mark })
     }
 }
 
-fn decoder(value: &[u8], what: &'static str) -> Result<Decoder, Fault> {
+/// A decoder of a value in our format.
+pub(super) fn decoder(value: &[u8], what: &'static str) -> Result<Decoder, Fault> {
     let mut from = Decoder::new(value, what);
     if from.byte()? == FORMAT { Ok(from) } else { Err(from.damaged()) }
 }
@@ -270,6 +306,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::log::embedded::control::EarlyCancel;
+    use crate::log::embedded::tomb::{Tomb, TombReason};
 
     fn offset() -> impl Strategy<Value = Offset> {
         (any::<u64>(), any::<u64>()).prop_map(|(ms, seq)| Offset { ms, seq })
@@ -279,8 +317,9 @@ mod tests {
         let terminal = prop_oneof![Just(Terminal::Completed), Just(Terminal::Interrupted)];
         let ended = proptest::option::of((offset(), terminal));
         let fence = (any::<u64>(), any::<String>());
-        (any::<u128>(), any::<u128>(), fence, any::<u64>(), offset(), offset(), ended).prop_map(
-            |(id, owner, (counter, nonce), n, last, started, ended)| Run {
+        let asked = any::<(Option<u128>, Option<String>, String, Option<String>)>();
+        (any::<u128>(), any::<u128>(), fence, any::<u64>(), offset(), offset(), ended, asked).prop_map(
+            |(id, owner, (counter, nonce), n, last, started, ended, (parent, key, route, cancel))| Run {
                 id: RunId::from_random(id),
                 owner: InstanceId::from_random(owner),
                 fence: Fence { counter, nonce: nonce.into() },
@@ -288,6 +327,24 @@ mod tests {
                 last,
                 started,
                 ended,
+                parent: parent.map(RunId::from_random),
+                key: key.map(Into::into),
+                route: route.into(),
+                cancel: cancel.map(Into::into),
+            },
+        )
+    }
+
+    fn queued() -> impl Strategy<Value = Queued> {
+        let texts = any::<(Option<String>, String, Option<String>)>();
+        (any::<u128>(), texts, any::<u64>(), any::<Option<(u128, u64)>>()).prop_map(
+            |(run, (key, route, client), bytes, mark)| Queued {
+                run: RunId::from_random(run),
+                key: key.map(Into::into),
+                route: route.into(),
+                client: client.map(Into::into),
+                bytes,
+                mark: mark.map(|(owner, until_ms)| (InstanceId::from_random(owner), until_ms)),
             },
         )
     }
@@ -300,6 +357,7 @@ mod tests {
             trimmed in offset(),
             newest: Option<u128>,
             active in proptest::collection::vec(run(), 0..4),
+            queue in proptest::collection::vec(queued(), 0..4),
         ) {
             let state = SessionState {
                 number: numbers[0],
@@ -311,6 +369,7 @@ mod tests {
                 trimmed,
                 newest_run: newest.map(RunId::from_random),
                 active,
+                queue,
             };
             prop_assert_eq!(SessionState::decode(&state.encode()).unwrap(), state);
         }
@@ -328,6 +387,8 @@ mod tests {
             prop_assert_eq!(RunRow::decode(&row.encode()).unwrap(), row);
             let producer = Producer { epoch, n, last };
             prop_assert_eq!(Producer::decode(&producer.encode()).unwrap(), producer);
+            let cancelled = EarlyCancel { until_ms: n, by: "{}".into(), withdrawn: Some(RunId::from_random(1)) };
+            prop_assert_eq!(EarlyCancel::decode(&cancelled.encode()).unwrap(), cancelled);
             let reason = if erased { TombReason::Erased } else { TombReason::Expired };
             let tomb = Tomb { last, buried_ms: n, reason };
             prop_assert_eq!(Tomb::decode(&tomb.encode()).unwrap(), tomb);

@@ -10,6 +10,9 @@
 //! | `producers` | (session number, producer) → `Producer` |
 //! | `tombs` | session → `Tomb` |
 //! | `claims` | key → (when, ms; value) |
+//! | `keys` | (session number, key of a `send`) → its run |
+//! | `cancels` | `<session> key <key>` or `<session> run <run>` that was cancelled before it was there → `EarlyCancel` |
+//! | `items` | (session number, run) → what a queued run waits with |
 //! | `garbage` | number of a session that is gone and whose entries are still to be removed |
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
@@ -30,6 +33,9 @@ pub(super) const UNBORN: TableDefinition<&str, u64> = TableDefinition::new("unbo
 pub(super) const PRODUCERS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("producers");
 pub(super) const TOMBS: TableDefinition<&str, &[u8]> = TableDefinition::new("tombs");
 pub(super) const CLAIMS: TableDefinition<&str, (u64, &str)> = TableDefinition::new("claims");
+pub(super) const KEYS: TableDefinition<(u64, &str), &str> = TableDefinition::new("keys");
+pub(super) const CANCELS: TableDefinition<&str, &[u8]> = TableDefinition::new("cancels");
+pub(super) const ITEMS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("items");
 pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
 
 /// All tables, open for writing in one transaction.
@@ -42,6 +48,9 @@ pub(super) struct Tables<'t> {
     pub(super) producers: Table<'t, (u64, &'static str), &'static [u8]>,
     pub(super) tombs: Table<'t, &'static str, &'static [u8]>,
     pub(super) claims: Table<'t, &'static str, (u64, &'static str)>,
+    pub(super) keys: Table<'t, (u64, &'static str), &'static str>,
+    pub(super) cancels: Table<'t, &'static str, &'static [u8]>,
+    pub(super) items: Table<'t, (u64, &'static str), &'static [u8]>,
     pub(super) garbage: Table<'t, u64, ()>,
 }
 
@@ -57,6 +66,9 @@ impl<'t> Tables<'t> {
             producers: transaction.open_table(PRODUCERS)?,
             tombs: transaction.open_table(TOMBS)?,
             claims: transaction.open_table(CLAIMS)?,
+            keys: transaction.open_table(KEYS)?,
+            cancels: transaction.open_table(CANCELS)?,
+            items: transaction.open_table(ITEMS)?,
             garbage: transaction.open_table(GARBAGE)?,
         })
     }

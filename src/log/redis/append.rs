@@ -36,12 +36,11 @@ impl RedisLog {
                 async move { lua.send(&command, &mut connection).await }
             })
             .await?;
-        let answer: Vec<&str> = answer.iter().map(String::as_str).collect();
-        match answer[..] {
-            ["stored", first, last, prev, published, cancel, skipped] => {
+        match answer_of(&answer)[..] {
+            ["stored", first, last, prev, published, cancel, skipped, next] => {
                 let (first, last) = (offset(first)?, offset(last)?);
                 self.stored(&session, &keys, prev, first, published, records, skipped.parse().unwrap_or(0))?;
-                Ok(Appended::Stored { first, last, flags: flags(cancel) })
+                Ok(Appended::Stored { first, last, flags: flags(cancel), next: RunId::from_store(next).ok() })
             }
             ["duplicate", last, cancel] => Ok(Appended::Duplicate { last: offset(last)?, flags: flags(cancel) }),
             ["gap", n] => Ok(Appended::Gap { expected: n.parse().map_err(|_| unexpected("the append script"))? }),
@@ -97,7 +96,13 @@ fn terminal_of(writer: &Writer, records: &[Record]) -> Option<Terminal> {
     (last.run.as_ref() == Some(own)).then(|| last.state()?.terminal()).flatten()
 }
 
-fn flags(cancel: &str) -> RunFlags {
+/// The words of a script's answer.
+pub(super) fn answer_of(answer: &[String]) -> Vec<&str> {
+    answer.iter().map(String::as_str).collect()
+}
+
+/// The flags as a script answers them.
+pub(super) fn flags(cancel: &str) -> RunFlags {
     RunFlags { cancel: cancel == "1" }
 }
 

@@ -6,11 +6,11 @@ use redis::{Cmd, Pipeline};
 
 use super::RedisLog;
 use super::append::offset;
-use super::fields::unexpected;
+use super::fields::{RunField, unexpected};
 use super::keys::SessionKeys;
 use super::supervisor::Lane;
 use crate::log::{Bounds, Place, RunInfo, SessionBounds, SessionRow, Unavailable};
-use crate::session::{InstanceId, Offset, RunId, SessionId};
+use crate::session::{Offset, RunId, SessionId};
 
 /// A session as meta and tombstone have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,11 +253,6 @@ fn live(meta: Meta, active: Vec<(String, String)>) -> SessionBounds {
 }
 
 fn active_run(run: &str, value: &str) -> Option<RunInfo> {
-    let (started, owner) = value.split_once(' ')?;
-    Some(RunInfo {
-        run: RunId::from_store(run).ok()?,
-        owner: InstanceId::from_store(owner).ok()?,
-        started: started.parse().ok()?,
-        ended: None,
-    })
+    let RunField { owner, started, ended, parent, cancel } = RunField::parse_active(value)?;
+    Some(RunInfo { run: RunId::from_store(run).ok()?, owner, started, ended, parent, cancel })
 }

@@ -135,6 +135,9 @@ pub(super) fn unexpected(command: &str) -> Unavailable {
     Unavailable::new(format!("unexpected answer to {command}"))
 }
 
+/// Stands where a run has no parent, or no key: no id and no [`word`] is that.
+pub(super) const NONE: &str = "~";
+
 /// What meta's field `run:<id>` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RunField {
@@ -144,22 +147,46 @@ pub(super) struct RunField {
     pub(super) started: Offset,
     /// Its end.
     pub(super) ended: Option<(Offset, Terminal)>,
+    /// The run that has begun it.
+    pub(super) parent: Option<RunId>,
+    /// Who asked for its cancellation.
+    pub(super) cancel: Option<ByteString>,
 }
 
 impl RunField {
     /// Reads it; `None` for a run that was never started, too.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let parts: Vec<&str> = text.split(' ').collect();
-        let [state, _counter, _nonce, _n, owner, started, _last, ended, _cancel] = parts[..] else { return None };
+        let parts: Vec<&str> = text.splitn(13, ' ').collect();
+        let [state, _counter, _nonce, _n, owner, started, _last, ended, cancel, parent, _route, _key, by] = parts[..]
+        else {
+            return None;
+        };
         let ended = match state {
             "active" => None,
             state => Some((ended.parse().ok()?, Terminal::parse(state)?)),
         };
-        Some(RunField { owner: InstanceId::from_store(owner).ok()?, started: started.parse().ok()?, ended })
+        let (owner, started) = (InstanceId::from_store(owner).ok()?, started.parse().ok()?);
+        Some(RunField { owner, started, ended, parent: parent_of(parent), cancel: cancel_of(cancel, by) })
+    }
+
+    /// Reads the value of an active run.
+    pub(super) fn parse_active(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.splitn(7, ' ').collect();
+        let [started, owner, cancel, parent, _route, _key, by] = parts[..] else { return None };
+        let (owner, started) = (InstanceId::from_store(owner).ok()?, started.parse().ok()?);
+        Some(RunField { owner, started, ended: None, parent: parent_of(parent), cancel: cancel_of(cancel, by) })
     }
 }
 
-/// A nonce as one word: whatever is not `A-Z a-z 0-9 . _ -` is percent-encoded.
+fn parent_of(word: &str) -> Option<RunId> {
+    RunId::from_store(word).ok()
+}
+
+fn cancel_of(flag: &str, by: &str) -> Option<ByteString> {
+    (flag == "1").then(|| by.into())
+}
+
+/// A text as one word: whatever is not `A-Z a-z 0-9 . _ -` is percent-encoded.
 pub(super) fn word(text: &str) -> String {
     if text.is_empty() {
         return "%".into();
@@ -173,6 +200,21 @@ pub(super) fn word(text: &str) -> String {
         }
     }
     word
+}
+
+/// The text that [`word`] was made of.
+pub(super) fn unword(word: &str) -> Option<ByteString> {
+    if word == "%" {
+        return Some(ByteString::new());
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(word.len()), word);
+    while let Some((plain, escaped)) = rest.split_once('%') {
+        bytes.extend_from_slice(plain.as_bytes());
+        bytes.push(u8::from_str_radix(escaped.get(..2)?, 16).ok()?);
+        rest = &escaped[2..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok().map(Into::into)
 }
 
 #[cfg(test)]
@@ -217,5 +259,9 @@ mod tests {
     fn a_nonce_is_one_word_whatever_it_holds() {
         assert_eq!(word("a-b c%"), "a-b%20c%25");
         assert_eq!(word(""), "%");
+        for text in ["", "a-b c%", "~", "ü\n", "%41"] {
+            assert_eq!(unword(&word(text)).as_deref(), Some(text));
+        }
+        assert_eq!(unword("a%4"), None);
     }
 }

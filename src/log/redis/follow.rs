@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
+use super::mailbox::Mailbox;
 use super::push;
 use crate::log::{Following, Push, PushSender, following};
 use crate::session::{Entry, Offset};
@@ -36,6 +37,8 @@ struct Channels {
 
 struct Channel {
     followers: Vec<PushSender>,
+    /// Of the instance whose channel this is.
+    mailbox: Option<Arc<Mailbox>>,
     subscribed: watch::Sender<bool>,
     /// The newest offset that followers were told of; [`Offset::ZERO`]: not known.
     told: Offset,
@@ -52,20 +55,29 @@ impl Followers {
     /// Adds a follower. The receiver says when the subscription is confirmed.
     pub(super) fn add(&self, channel: String) -> (Following, watch::Receiver<bool>) {
         let (sender, following) = following(QUEUE);
+        (following, self.subscribe(channel, |channel| channel.followers.push(sender)))
+    }
+
+    /// Has an instance hear its channel. The receiver says when the subscription is confirmed.
+    pub(super) fn add_mailbox(&self, channel: String, mailbox: Arc<Mailbox>) -> watch::Receiver<bool> {
+        self.subscribe(channel, |channel| channel.mailbox = Some(mailbox))
+    }
+
+    fn subscribe(&self, channel: String, add: impl FnOnce(&mut Channel)) -> watch::Receiver<bool> {
         let mut channels = self.lock();
         if channels.closed {
-            return (following, watch::Sender::new(false).subscribe());
+            return watch::Sender::new(false).subscribe();
         }
         let Channels { by_name, changed, .. } = &mut *channels;
         let entry = by_name.entry(channel).or_insert_with_key(|name| {
             changed.insert(name.clone());
-            Channel { followers: Vec::new(), subscribed: watch::Sender::new(false), told: Offset::ZERO }
+            Channel { followers: Vec::new(), mailbox: None, subscribed: watch::Sender::new(false), told: Offset::ZERO }
         });
-        entry.followers.push(sender);
+        add(entry);
         let subscribed = entry.subscribed.subscribe();
         drop(channels);
         self.changed.notify_one();
-        (following, subscribed)
+        subscribed
     }
 
     /// Whether anybody follows `channel`.
@@ -90,6 +102,9 @@ impl Followers {
     pub(super) fn pushed(&self, channel: &str, message: Vec<u8>) {
         let mut channels = self.lock();
         let Some(channel) = channels.by_name.get_mut(channel) else { return };
+        if let Some(mailbox) = &channel.mailbox {
+            return mailbox.pushed(&message);
+        }
         if let Some(last) = push::last_offset(&message) {
             if last <= channel.told {
                 return; // our own append was faster
@@ -110,7 +125,7 @@ impl Followers {
         let mut changes = Changes::default();
         for name in std::mem::take(&mut channels.changed) {
             match channels.by_name.get(&name) {
-                Some(channel) if channel.followers.is_empty() => {
+                Some(channel) if channel.is_deserted() => {
                     channels.by_name.remove(&name);
                     changes.leave.push(name);
                 }
@@ -160,7 +175,7 @@ impl Followers {
         let Channels { by_name, changed, .. } = &mut *channels;
         for (name, channel) in by_name {
             channel.followers.retain(|follower| !follower.is_closed());
-            if channel.followers.is_empty() {
+            if channel.is_deserted() {
                 changed.insert(name.clone());
             }
         }
@@ -183,6 +198,10 @@ impl Followers {
 }
 
 impl Channel {
+    fn is_deserted(&self) -> bool {
+        self.followers.is_empty() && self.mailbox.as_ref().is_none_or(|mailbox| mailbox.is_deserted())
+    }
+
     fn tell(&mut self, push: &Push) {
         self.followers.retain(|follower| follower.send(push.clone()));
     }

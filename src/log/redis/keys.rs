@@ -28,12 +28,19 @@ pub(super) struct SessionKeys {
     pub(super) tomb: String,
     /// Where its entries are pushed.
     pub(super) channel: String,
+    /// What was cancelled before it was there.
+    pub(super) cancels: String,
+    /// The runs that wait.
+    pub(super) queue: String,
+    /// What they wait with.
+    pub(super) items: String,
 }
 
 impl SessionKeys {
     /// In the order in which `session.lua` expects them.
-    pub(super) fn all(&self) -> [&str; 5] {
-        [&self.log, &self.meta, &self.active, &self.tomb, &self.channel]
+    pub(super) fn all(&self) -> [&str; 8] {
+        let [log, meta, active, tomb] = [&self.log, &self.meta, &self.active, &self.tomb];
+        [log, meta, active, tomb, &self.channel, &self.cancels, &self.queue, &self.items]
     }
 }
 
@@ -45,7 +52,16 @@ impl Keys {
 
     pub(super) fn session(&self, session: &SessionId) -> SessionKeys {
         let key = |name: &str| format!("{}:{{{TENANT}:{session}}}:{name}", self.prefix);
-        SessionKeys { log: key("log"), meta: key("meta"), active: key("active"), tomb: key("tomb"), channel: key("ch") }
+        SessionKeys {
+            log: key("log"),
+            meta: key("meta"),
+            active: key("active"),
+            tomb: key("tomb"),
+            channel: key("ch"),
+            cancels: key("cancels"),
+            queue: key("queue"),
+            items: key("items"),
+        }
     }
 
     /// The channel of a session.
@@ -83,6 +99,16 @@ impl Keys {
     /// The runs that an instance drives.
     pub(super) fn runs(&self, instance: &InstanceId) -> String {
         format!("{}:{{inst}}:runs:{instance}", self.prefix)
+    }
+
+    /// The commands that wait for an instance.
+    pub(super) fn commands(&self, instance: &InstanceId) -> String {
+        format!("{}:{{inst}}:cmds:{instance}", self.prefix)
+    }
+
+    /// The channel of an instance's commands.
+    pub(super) fn commands_channel(&self, instance: &InstanceId) -> String {
+        format!("{}:{{inst}}:ch:{instance}", self.prefix)
     }
 
     /// All instances.

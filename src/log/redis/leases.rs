@@ -5,6 +5,8 @@ use std::time::Duration;
 use redis::Cmd;
 
 use super::RedisLog;
+use super::commands::COMMAND_TTL_MS;
+use super::fields::unexpected;
 use super::supervisor::Lane;
 use crate::log::{DeadInstance, Renewal, Unavailable};
 use crate::session::{InstanceId, RunId, SessionId};
@@ -43,20 +45,34 @@ impl RedisLog {
 
     pub(super) async fn do_renew(&self, instance: &InstanceId, lease: Duration) -> Result<Renewal, Unavailable> {
         let lua = &self.supervisor.scripts().renew;
-        let mut command = lua.call(&self.instance_keys(instance).each_ref().map(String::as_str), (3, 256));
+        let mailbox = self.mailboxes.of(instance);
+        let heard = mailbox.heard();
+        let [alive, runs, all] = self.instance_keys(instance);
+        let keys = [&*alive, &runs, &all, &self.keys.commands(instance)];
+        let mut command = lua.call(&keys, (4 + heard.len(), 256 + heard.iter().map(String::len).sum::<usize>()));
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1);
-        command.arg(instance.as_str()).arg(lease_ms).arg(self.keep_ms().max(lease_ms));
-        let alive: u8 = self
+        command.arg(instance.as_str()).arg(lease_ms).arg(self.keep_ms().max(lease_ms)).arg(COMMAND_TTL_MS).arg(&heard);
+        let answer: Vec<String> = self
             .supervisor
             .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
             .await?;
-        Ok(if alive == 1 { Renewal::Alive } else { Renewal::Dead })
+        match answer.split_first() {
+            Some((state, waiting)) if state == "alive" => {
+                Ok(Renewal::Alive { commands: mailbox.renewed(&heard, waiting) })
+            }
+            Some((state, _)) if state == "dead" => {
+                self.mailboxes.forget(instance);
+                Ok(Renewal::Dead)
+            }
+            _ => Err(unexpected("the renew script")),
+        }
     }
 
     pub(super) async fn do_resign(&self, instance: &InstanceId) -> Result<(), Unavailable> {
         let lua = &self.supervisor.scripts().resign;
         let mut command = lua.call(&self.instance_keys(instance).each_ref().map(String::as_str), (2, 256));
         command.arg(instance.as_str()).arg(self.keep_ms());
+        self.mailboxes.forget(instance);
         self.supervisor
             .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
             .await

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! store       RedisLog, the contract's operations        options     what the operator says
-//! append open takeover read bounds leases claims         one operation (or noun) each
+//! append open takeover cancel queue read bounds leases claims   one operation (or noun) each
+//! commands    what is said to an instance                mailbox     what our own instances have heard
 //! supervisor  the connection: alive, or known to be down  server     what it is connected to
 //! listener    the pub/sub connection                      follow     who follows which session
 //! keys fields push scripts                                names, entries, pushes, Lua
@@ -22,16 +23,20 @@
 mod append;
 mod backoff;
 mod bounds;
+mod cancel;
 mod claims;
+mod commands;
 mod fields;
 mod follow;
 mod gap;
 mod keys;
 mod leases;
 mod listener;
+mod mailbox;
 mod open;
 mod options;
 mod push;
+mod queue;
 mod read;
 mod scripts;
 mod server;

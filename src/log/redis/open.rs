@@ -3,15 +3,15 @@
 use redis::Cmd;
 
 use super::RedisLog;
-use super::append::{closed, offset};
-use super::fields::{Batch, RunField, word};
+use super::append::{answer_of, closed, flags, offset};
+use super::fields::{Batch, NONE, RunField, unexpected, word};
 use super::supervisor::Lane;
-use crate::log::{OpenRun, Opened, RunInfo, Unavailable};
+use crate::log::{OnBusy, OpenRun, Opened, RunInfo, Unavailable, Waiting};
 use crate::session::{RunId, SessionId};
 
 impl RedisLog {
     pub(super) async fn do_open_run(&self, open: OpenRun) -> Result<Opened, Unavailable> {
-        let OpenRun { session, run, owner, nonce, records } = open;
+        let OpenRun { session, run, owner, nonce, records, parent, key, route, on_busy } = open;
         debug_assert!(!records.is_empty(), "a run has a started entry");
         let keys = self.keys.session(&session);
         let batch = Batch::of(&records, self.options.push_payload_limit);
@@ -25,6 +25,16 @@ impl RedisLog {
                 let mut command = lua.call(&keys.all(), batch.weight());
                 self.add_bounds(&mut command, &identity);
                 command.arg(run.as_str()).arg(owner.as_str()).arg(word(&nonce));
+                command.arg(parent.as_ref().map_or(NONE, RunId::as_str)).arg(word(&route));
+                command.arg(key.as_deref().map_or_else(|| NONE.to_owned(), word));
+                match &on_busy {
+                    OnBusy::Parallel => command.arg(&["parallel", "0", "0", NONE, ""]),
+                    OnBusy::Reject => command.arg(&["reject", "0", "0", NONE, ""]),
+                    OnBusy::Queue(Waiting { item, client, limits }) => {
+                        command.arg("queue").arg(limits.depth).arg(limits.bytes);
+                        command.arg(client.as_deref().map_or_else(|| NONE.to_owned(), word)).arg(&item[..])
+                    }
+                };
                 batch.add_to(&mut command, &records);
                 let mut also = connection.clone();
                 async move {
@@ -33,13 +43,20 @@ impl RedisLog {
                 }
             })
             .await?;
-        let answer: Vec<&str> = answer.iter().map(String::as_str).collect();
-        match answer[..] {
-            ["stored", first, last, prev, published] => {
+        match answer_of(&answer)[..] {
+            ["stored", first, last, prev, published, cancel] => {
                 self.stored(&session, &keys, prev, offset(first)?, published, records, 0)?;
-                Ok(Opened::Open { started: offset(last)? })
+                Ok(Opened::Open { started: offset(last)?, flags: flags(cancel) })
             }
-            ["opened", started] => Ok(Opened::Open { started: offset(started)? }),
+            ["opened", started, cancel] => Ok(Opened::Open { started: offset(started)?, flags: flags(cancel) }),
+            ["queued", position] => {
+                Ok(Opened::Queued { position: position.parse().map_err(|_| unexpected("the open script"))? })
+            }
+            ["queue_full"] => Ok(Opened::QueueFull),
+            ["busy", ref runs @ ..] => {
+                let runs = runs.iter().map(|run| RunId::from_store(run).map_err(|_| unexpected("the open script")));
+                Ok(Opened::Busy { runs: runs.collect::<Result<_, _>>()? })
+            }
             ["fenced"] => Ok(Opened::Fenced),
             ref other => Ok(Opened::Closed(closed(other)?)),
         }
@@ -59,7 +76,10 @@ impl RedisLog {
         let now_ms = seconds * 1000 + micros / 1000;
         let live = expires.and_then(|at| at.parse::<u64>().ok()).is_some_and(|at| now_ms < at);
         let info = field.filter(|_| live).as_deref().and_then(RunField::parse);
-        Ok(info.map(|RunField { owner, started, ended }| RunInfo { run: run.clone(), owner, started, ended }))
+        Ok(info.map(|RunField { owner, started, ended, parent, cancel }| {
+            let run = run.clone();
+            RunInfo { run, owner, started, ended, parent, cancel }
+        }))
     }
 
     pub(super) async fn do_session_of(&self, run: &RunId) -> Result<Option<SessionId>, Unavailable> {

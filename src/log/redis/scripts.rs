@@ -15,6 +15,8 @@ pub(super) struct Scripts {
     pub(super) append: Lua,
     pub(super) open: Lua,
     pub(super) takeover: Lua,
+    pub(super) cancel: Lua,
+    pub(super) start: Lua,
     pub(super) erase: Lua,
     pub(super) locate: Lua,
     pub(super) mend: Lua,
@@ -22,6 +24,18 @@ pub(super) struct Scripts {
     pub(super) renew: Lua,
     pub(super) resign: Lua,
     pub(super) sweep: Lua,
+    pub(super) command: Lua,
+}
+
+/// A session script that looks at the queue, too.
+macro_rules! queue_script {
+    ($file:literal) => {
+        Lua::new(concat!(
+            include_str!("scripts/session.lua"),
+            include_str!("scripts/queue.lua"),
+            include_str!(concat!("scripts/", $file))
+        ))
+    };
 }
 
 macro_rules! session_script {
@@ -33,9 +47,11 @@ macro_rules! session_script {
 impl Scripts {
     pub(super) fn new() -> Self {
         Scripts {
-            append: session_script!("append.lua"),
-            open: session_script!("open.lua"),
-            takeover: session_script!("takeover.lua"),
+            append: queue_script!("append.lua"),
+            open: queue_script!("open.lua"),
+            takeover: queue_script!("takeover.lua"),
+            cancel: queue_script!("cancel.lua"),
+            start: queue_script!("start.lua"),
             erase: session_script!("erase.lua"),
             locate: session_script!("locate.lua"),
             mend: session_script!("mend.lua"),
@@ -43,6 +59,7 @@ impl Scripts {
             renew: Lua::new(include_str!("scripts/renew.lua")),
             resign: Lua::new(include_str!("scripts/resign.lua")),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
+            command: Lua::new(include_str!("scripts/command.lua")),
         }
     }
 
@@ -52,6 +69,8 @@ impl Scripts {
             &self.append,
             &self.open,
             &self.takeover,
+            &self.cancel,
+            &self.start,
             &self.erase,
             &self.locate,
             &self.mend,
@@ -59,6 +78,7 @@ impl Scripts {
             &self.renew,
             &self.resign,
             &self.sweep,
+            &self.command,
         ];
         for lua in all {
             lua.script.load_async(connection).await?;

@@ -13,12 +13,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::follow::Followers;
 use super::keys::Keys;
 use super::listener::Listener;
+use super::mailbox::Mailboxes;
 use super::options::{RedisOptions, RefusedStore};
 use super::read::Sizes;
 use super::supervisor::{State, Supervisor};
 use crate::log::{
-    Answer, Append, Appended, Bounds, Claim, DeadInstance, Following, Log, OpenRun, Opened, PageLimits, Place, Read,
-    Renewal, RunInfo, SessionRow, StoreHealth, TakenOver, Takeover, Unavailable,
+    Answer, Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance, Following, Log,
+    OpenRun, Opened, PageLimits, Place, QueuedRun, Read, Renewal, RunInfo, SessionRow, Starts, StoreHealth, TakenOver,
+    Takeover, Unavailable,
 };
 use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
 
@@ -28,6 +30,7 @@ pub struct RedisLog {
     pub(super) keys: Keys,
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) followers: Arc<Followers>,
+    pub(super) mailboxes: Mailboxes,
     pub(super) sizes: Sizes,
     unpublished: AtomicU64,
     stop: CancellationToken,
@@ -52,6 +55,7 @@ impl RedisLog {
             keys,
             supervisor,
             followers,
+            mailboxes: Mailboxes::default(),
             sizes: Sizes::default(),
             unpublished: AtomicU64::new(0),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -82,12 +86,18 @@ impl RedisLog {
     }
 
     async fn do_follow(&self, session: &SessionId) -> Result<Following, Unavailable> {
+        let (following, subscribed) = self.followers.add(self.keys.channel(session));
+        self.confirmed(subscribed).await?;
+        Ok(following)
+    }
+
+    /// Waits until a subscription is confirmed.
+    pub(super) async fn confirmed(&self, mut subscribed: watch::Receiver<bool>) -> Result<(), Unavailable> {
         if let State::Down(reason) = &*self.supervisor.state().borrow() {
             return Err(Unavailable::new(&**reason));
         }
-        let (following, mut subscribed) = self.followers.add(self.keys.channel(session));
         match tokio::time::timeout(self.options.deadline, subscribed.wait_for(|subscribed| *subscribed)).await {
-            Ok(Ok(_)) => Ok(following),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Unavailable::new("closed")),
             Err(_) => Err(Unavailable::new("the subscription was not confirmed in time")),
         }
@@ -105,6 +115,22 @@ impl Log for RedisLog {
 
     fn takeover(&self, takeover: Takeover) -> Answer<'_, TakenOver> {
         self.do_takeover(takeover).boxed()
+    }
+
+    fn cancel(&self, request: CancelRequest) -> Answer<'_, Cancelled> {
+        self.do_cancel(request).boxed()
+    }
+
+    fn queue<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Vec<QueuedRun>> {
+        self.do_queue(session).boxed()
+    }
+
+    fn withdraw<'a>(&'a self, session: &'a SessionId, key: &'a str) -> Answer<'a, Option<RunId>> {
+        self.do_withdraw(session, key).boxed()
+    }
+
+    fn start_queued<'a>(&'a self, session: &'a SessionId, by: &'a InstanceId, hold: Duration) -> Answer<'a, Starts> {
+        self.do_start_queued(session, by, hold).boxed()
     }
 
     fn read<'a>(&'a self, session: &'a SessionId, after: Offset, limits: PageLimits) -> Answer<'a, Read> {
@@ -155,6 +181,14 @@ impl Log for RedisLog {
         self.do_unlist(instance, session, run).boxed()
     }
 
+    fn command<'a>(&'a self, instance: &'a InstanceId, command: Command) -> Answer<'a, bool> {
+        self.do_command(instance, command).boxed()
+    }
+
+    fn commands<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, Commands> {
+        self.do_commands(instance).boxed()
+    }
+
     fn renew<'a>(&'a self, instance: &'a InstanceId, lease: Duration) -> Answer<'a, Renewal> {
         self.do_renew(instance, lease).boxed()
     }
@@ -175,6 +209,7 @@ impl Log for RedisLog {
         async {
             self.stop.cancel();
             self.followers.close();
+            self.mailboxes.end();
         }
         .boxed()
     }

@@ -1,7 +1,7 @@
 //! Ending a run whose owner is gone: fence and terminal in one script.
 
 use super::RedisLog;
-use super::append::{closed, offset};
+use super::append::{answer_of, closed, offset};
 use super::fields::{unexpected, word};
 use super::supervisor::Lane;
 use crate::log::{Closed, TakenOver, Takeover, Unavailable};
@@ -21,8 +21,7 @@ impl RedisLog {
                 async move { lua.send(&command, &mut connection).await }
             })
             .await?;
-        let answer: Vec<&str> = answer.iter().map(String::as_str).collect();
-        match answer[..] {
+        match answer_of(&answer)[..] {
             ["stored", first, _, prev, published, state] => {
                 let (first, state) = (offset(first)?, terminal(state)?);
                 let record = Record::run_state(run, RunState::Ended(state), details);
@@ -30,6 +29,7 @@ impl RedisLog {
                 Ok(TakenOver::Ended { offset: first, state })
             }
             ["ended", at, state] => Ok(TakenOver::Ended { offset: offset(at)?, state: terminal(state)? }),
+            ["queued"] => Ok(TakenOver::Queued),
             ["never"] => Ok(TakenOver::NeverStarted),
             ref other => Ok(match closed(other)? {
                 Closed::Terminal { offset, state } => TakenOver::AlreadyEnded { offset, state },

@@ -29,7 +29,10 @@ impl Store {
     /// Opens every run, and stores what comes `after` that.
     fn new(after: Duration) -> Self {
         let log = Arc::new(Scripted::default());
-        log.open_run.answers(|open| now(Opened::Open { started: Offset::new(1, open.records.len() as u64) }));
+        log.open_run.answers(|open| {
+            let started = Offset::new(1, open.records.len() as u64);
+            now(Opened::Open { started, flags: RunFlags::default() })
+        });
         let (kept, appends) = watch::channel(Vec::new());
         let kept = Arc::new(kept);
         let frozen = watch::Sender::new(false);
@@ -42,7 +45,7 @@ impl Store {
                 let (first, last) = (append.first_n, append.first_n + append.records.len() as u64 - 1);
                 let (first, last) = (Offset::new(1, first), Offset::new(1, last));
                 kept.send_modify(|kept| kept.push(append));
-                Ok(Appended::Stored { first, last, flags: RunFlags::default() })
+                Ok(Appended::Stored { first, last, flags: RunFlags::default(), next: None })
             }
             .boxed()
         });
@@ -77,6 +80,7 @@ fn spec(ids: Tagging) -> RunSpec {
         session: SessionId::parse("s").unwrap(),
         opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
         run,
+        status: 200,
         source: None,
         ids,
         stall: PATIENCE,
@@ -240,7 +244,9 @@ async fn a_run_whose_entries_the_store_has_lost_gets_its_terminal_all_the_same()
         let tail = Offset::new(5, 3);
         let last = tail.next(5);
         let answer = match append.seen {
-            Some(seen) if seen == tail => Appended::Stored { first: last, last, flags: RunFlags::default() },
+            Some(seen) if seen == tail => {
+                Appended::Stored { first: last, last, flags: RunFlags::default(), next: None }
+            }
             _ => Appended::RolledBack { tail, n: 1 },
         };
         kept.send_modify(|kept: &mut Vec<Append>| kept.push(append));

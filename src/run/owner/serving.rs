@@ -1,7 +1,6 @@
 //! The direct caller: served when the log has what it gets, or ahead of a store that is slow.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde_json::json;
 
 use super::{CallerEnd, Durability, End, Owner, Tagging};
 use crate::run::TaggedId;
@@ -55,7 +54,7 @@ impl Owner {
         if let Durability::Eager { first_n } = self.durability {
             self.say_eager(first_n);
         }
-        let details = json!({"reason": "store_unavailable", "events": self.events, "bytes": self.bytes});
+        let details = self.terminal_details("store_unavailable");
         self.state(RunState::Ended(Terminal::Failed), &details.to_string());
         self.over();
         None

@@ -11,7 +11,7 @@ use crate::sse::Event;
 impl Owner {
     pub(super) fn committed(&mut self, committed: Committed) {
         match committed {
-            Committed::Opened(Opened::Open { started }) => {
+            Committed::Opened(Opened::Open { started, .. }) => {
                 self.stored_n = self.spec.opening.len() as u64;
                 self.seen = Some(started);
                 self.tell_opened(Some(started));
@@ -55,7 +55,7 @@ impl Owner {
                 // A store that lost entries still has the run, active: it must not stay so for ever.
                 if let Some(n) = stored.filter(|_| self.durability != Durability::Over) {
                     self.books.go_on_after(n);
-                    let details = json!({"reason": "store_lost_entries", "events": self.events, "bytes": self.bytes});
+                    let details = self.terminal_details("store_lost_entries");
                     self.state(RunState::Ended(Terminal::Failed), &details.to_string());
                 }
                 self.over();

@@ -135,16 +135,25 @@ impl Owner {
         }
     }
 
+    /// What every terminal says.
+    pub(super) fn terminal_details(&self, reason: &str) -> serde_json::Value {
+        let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        json!({
+            "reason": reason,
+            "upstream_status": self.spec.status,
+            "events": self.events,
+            "bytes": self.bytes,
+            "duration_ms": duration_ms,
+        })
+    }
+
     /// Writes the terminal into the books.
     pub(super) fn end(&mut self, end: End) {
         if let Durability::Eager { first_n } = self.durability {
             self.say_eager(first_n);
         }
         self.ended = true;
-        let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut details = json!({
-            "reason": end.reason, "events": self.events, "bytes": self.bytes, "duration_ms": duration_ms,
-        });
+        let mut details = self.terminal_details(end.reason);
         if !end.tail.is_empty() {
             let kept = &end.tail[..end.tail.len().min(TAIL_BYTES)];
             details["tail"] = String::from_utf8_lossy(kept).into();

@@ -40,9 +40,9 @@ fn run() -> RunId {
 async fn open_run(log: &EmbeddedLog) -> Offset {
     let records = vec![Record::run_state(run(), RunState::Started, "{}")];
     let owner = InstanceId::parse("i").unwrap();
-    let open = OpenRun { session: session(), run: run(), owner, nonce: "n".into(), records };
+    let open = OpenRun::new(session(), run(), owner, "n".into(), records);
     match log.open_run(open).await.unwrap() {
-        Opened::Open { started } => started,
+        Opened::Open { started, .. } => started,
         other => panic!("{other:?}"),
     }
 }

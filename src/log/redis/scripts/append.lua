@@ -3,7 +3,7 @@
 -- ARGV: 5 'run' | 'producer', 6 writer id, 7 fence counter | epoch, 8 nonce ('' producer), 9 number
 -- of the first record, 10 newest offset that the caller knows ('' none), 11 the run's terminal if
 -- the last record is one ('' none), 12 counts, 13 lens, 14 bytes, 15… fields.
--- Answers: stored first last prev published cancel skipped | duplicate last cancel | gap expected |
+-- Answers: stored first last prev published cancel skipped next | duplicate last cancel | gap expected |
 -- fenced | terminal offset state | erased | expired | unknown | rolled_back tail n
 
 local role, id, generation, nonce = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -44,8 +44,8 @@ if role == 'run' then
   local run = s.writer and parse_run(s.writer)
   if not run then
     if adopt then
-      run = { state = 'active', counter = generation, nonce = nonce, n = first_n - 1, owner = '-', started = ZERO,
-        last = s.last, ended = '-', cancel = '0' }
+      run = unknown_run(id, ZERO)
+      run.counter, run.nonce, run.n, run.last = generation, nonce, first_n - 1, s.last
     elseif lost(s, seen) then
       return { 'rolled_back', s.last, '0' }
     else
@@ -77,13 +77,15 @@ if role == 'run' then
     if terminal ~= '' then run.ended = last end
     return format_run(run)
   end, set)
+  local next_run = ''
   if terminal ~= '' then
     redis.call('HDEL', ACTIVE, id)
+    if run.parent == NONE then next_run = next_of(run.route, run.owner) end
   elseif adopt then
-    redis.call('HSET', ACTIVE, id, run.started .. ' ' .. run.owner)
+    redis.call('HSET', ACTIVE, id, format_active(run))
     redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
   end
-  return { 'stored', first, last, prev, published, run.cancel, text(batch.skip) }
+  return { 'stored', first, last, prev, published, run.cancel, text(batch.skip), next_run }
 end
 
 -- A producer: field `epoch n last`.
@@ -121,4 +123,4 @@ end
 local first, last, prev, published = write(s, batch, field, function(_, last)
   return epoch .. ' ' .. text(first_n + count - 1) .. ' ' .. last
 end, set)
-return { 'stored', first, last, prev, published, '0', text(batch.skip) }
+return { 'stored', first, last, prev, published, '0', text(batch.skip), '' }

@@ -12,7 +12,7 @@ if not last then
   last = newest[1]
 end
 -- First what frees memory: erasing works when Redis is full.
-redis.call('UNLINK', LOG, META, ACTIVE)
+redis.call('UNLINK', LOG, META, ACTIVE, CANCELS, QUEUE, ITEMS)
 redis.call('SET', TOMB, 'erased ' .. last, 'PX', text(TOMB_MS))
 redis.pcall('PUBLISH', CHANNEL, 'check')
 return 1

@@ -1,11 +1,13 @@
 -- Opens a run and writes its first entries; creates the session. Idempotent by (run, nonce).
 --
--- ARGV: 5 run, 6 owner, 7 nonce, 8 counts, 9 lens, 10 bytes, 11… fields.
--- Answers: opened started | stored first last prev published | fenced | terminal offset state |
--- unknown
+-- ARGV: 5 run, 6 owner, 7 nonce, 8 parent, 9 route, 10 key, 11 'parallel' | 'reject' | 'queue', 12 most
+-- that may wait, 13 bytes that they may have, 14 client, 15 item, 16 counts, 17 lens, 18 bytes, 19… fields.
+-- Answers: opened started cancel | stored first last prev published cancel | fenced | terminal offset state |
+-- unknown | queued position | queue_full | busy run…
 
-local id, owner, nonce = ARGV[5], ARGV[6], ARGV[7]
-local batch = { counts = ARGV[8], lens = ARGV[9], bytes = tonumber(ARGV[10]), base = 11, skip = 0 }
+local id, owner, nonce, parent, route, key = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local on_busy, depth, room, client, item = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), ARGV[14], ARGV[15]
+local batch = { counts = ARGV[16], lens = ARGV[17], bytes = tonumber(ARGV[18]), base = 19, skip = 0 }
 local field = 'run:' .. id
 
 local s, expired_meta = load(field)
@@ -24,15 +26,51 @@ if s.writer then
   local run = parse_run(s.writer)
   if run.state == 'never' then return { 'unknown' } end
   local own = run.counter == '1' and run.nonce == nonce
-  if own or (run.counter == '0' and run.state == 'active') then return { 'opened', run.started } end
+  if own or (run.counter == '0' and run.state == 'active') then return { 'opened', run.started, run.cancel } end
   if run.state ~= 'active' then return { 'terminal', run.ended, run.state } end
   return { 'fenced' }
 end
 
+if remembered('run ' .. id) then return { 'unknown' } end
+local by = key ~= NONE and remembered('key ' .. key)
+
+-- What waited in a life of the session that has expired is gone with it.
+local queue = s.expired_meta and {} or read_queue()
+local queued = find_queued(queue, 'run', id)
+if queued and on_busy == 'queue' then return { 'queued', text(queued.position) } end
+if on_busy ~= 'parallel' and not queued and not by and parent == NONE and not s.fresh then
+  local busy, position = roots_of(route), 1
+  for _, q in ipairs(queue) do
+    if q.route == route then
+      busy[#busy + 1] = q.run
+      position = q.position + 1
+    end
+    room = room - tonumber(q.bytes)
+  end
+  if #busy > 0 then
+    if on_busy == 'reject' then return { 'busy', unpack(busy) } end
+    if #queue >= depth or #item > room then return { 'queue_full' } end
+    redis.call('RPUSH', QUEUE, format_queued({ run = id, route = route, key = key, client = client, bytes = text(#item),
+      owner = NONE, deadline = '0' }))
+    redis.call('HSET', ITEMS, id, item)
+    redis.call('PEXPIREAT', QUEUE, text(s.expires + META_MS))
+    redis.call('PEXPIREAT', ITEMS, text(s.expires + META_MS))
+    return { 'queued', text(position) }
+  end
+end
+local run = { state = 'active', counter = '1', nonce = nonce, n = #batch.counts, owner = owner, ended = '-',
+  cancel = by and '1' or '0', parent = parent, route = route, key = key, by = by or '' }
+local set = { 'newest', id }
+if key ~= NONE then
+  set[#set + 1] = 'key:' .. key
+  set[#set + 1] = id
+end
 local first, last, prev, published = write(s, batch, field, function(_, last)
-  return format_run({ state = 'active', counter = '1', nonce = nonce, n = #batch.counts, owner = owner,
-    started = last, last = last, ended = '-', cancel = '0' })
-end, { 'newest', id })
-redis.call('HSET', ACTIVE, id, last .. ' ' .. owner)
+  run.started, run.last = last, last
+  return format_run(run)
+end, set)
+redis.call('HSET', ACTIVE, id, format_active(run))
 redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
-return { 'stored', first, last, prev, published }
+if by then redis.call('HDEL', CANCELS, 'key ' .. key) end
+if queued then unqueue(queued) end
+return { 'stored', first, last, prev, published, run.cancel }

@@ -1,17 +1,22 @@
--- The prelude of every script that touches a session. Each script is this file and its own.
+-- The prelude of every script that touches a session. Each script is this file and its own, some with
+-- `queue.lua` between them.
 --
--- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel (one slot).
+-- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel, 6 cancels, 7 queue, 8 items (one slot).
 -- ARGV: 1 identity of the server that the caller is connected to ('' unknown), 2 ttl in ms,
 --       3 max_entries, 4 max_bytes. A script's own arguments follow.
 -- Rules: nothing is written before an answer is certain; the first write is one that Redis refuses
 -- when it is full; numbers leave as %.0f, because Lua would write large ones as 1.7e+12.
 
 local LOG, META, ACTIVE, TOMB, CHANNEL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local CANCELS, QUEUE, ITEMS = KEYS[6], KEYS[7], KEYS[8]
 local SRV, TTL = ARGV[1], tonumber(ARGV[2])
 local LAYOUT = '1'
 local TOMB_MS = 30 * 24 * 3600 * 1000 -- how long a tombstone outlives its session
 local META_MS = 60 * 1000             -- meta outlives the log, so that a log without meta is a fault
+local REMEMBERED_MS = 10 * 60 * 1000  -- how long it is remembered what was cancelled before it was there
+local REMEMBERED = 1000               -- how many; the one that is due first goes for one more
 local ZERO = '0-0'
+local NONE = '~'                      -- no parent, no key
 local TERMINALS = { completed = true, failed = true, cancelled = true, interrupted = true }
 
 local clock = redis.call('TIME')
@@ -54,14 +59,61 @@ end
 
 -- A run as its meta field has it. `counter` '0': the fence is not known (meta was rebuilt).
 local function parse_run(value)
-  local state, counter, nonce, n, owner, started, last, ended, cancel =
-    string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local state, counter, nonce, n, owner, started, last, ended, cancel, parent, route, key, by =
+    string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.*)$')
   return { state = state, counter = counter, nonce = nonce, n = tonumber(n), owner = owner,
-    started = started, last = last, ended = ended, cancel = cancel }
+    started = started, last = last, ended = ended, cancel = cancel, parent = parent, route = route, key = key, by = by }
 end
 
 local function format_run(r)
-  return table.concat({ r.state, r.counter, r.nonce, text(r.n), r.owner, r.started, r.last, r.ended, r.cancel }, ' ')
+  return table.concat({ r.state, r.counter, r.nonce, text(r.n), r.owner, r.started, r.last, r.ended, r.cancel,
+    r.parent, r.route, r.key, r.by }, ' ')
+end
+
+-- An active run as the hash of active runs has it: what outlives a loss of meta.
+local function parse_active(value)
+  local started, owner, cancel, parent, route, key, by =
+    string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.*)$')
+  return { state = 'active', started = started, owner = owner, cancel = cancel, parent = parent, route = route,
+    key = key, by = by }
+end
+
+local function format_active(r)
+  return table.concat({ r.started, r.owner, r.cancel, r.parent, r.route, r.key, r.by }, ' ')
+end
+
+-- A run of which meta knows nothing: what is still known of it, with its fence to be brought along.
+local function unknown_run(id, started)
+  local value = redis.call('HGET', ACTIVE, id)
+  local r = value and parse_active(value) or { state = 'active', started = started, owner = '-', cancel = '0',
+    parent = NONE, route = '%', key = NONE, by = '' }
+  r.counter, r.nonce, r.n, r.last, r.ended = '0', '-', 0, r.started, '-'
+  return r
+end
+
+-- Remembers that `field` (`key <key>`, `run <run>`) was cancelled before it was there: by whom, and for
+-- a key the run that was withdrawn with it. The first write is one that a full Redis allows.
+local function remember(field, run, by)
+  redis.call('PEXPIRE', CANCELS, text(REMEMBERED_MS))
+  if redis.call('HLEN', CANCELS) >= REMEMBERED then
+    local all, first_due = redis.call('HGETALL', CANCELS), nil
+    for i = 1, #all, 2 do
+      local due = tonumber(string.match(all[i + 1], '^%S+'))
+      if not first_due or due < first_due.due then first_due = { field = all[i], due = due } end
+      if due <= now then redis.call('HDEL', CANCELS, all[i]) end
+    end
+    redis.call('HDEL', CANCELS, first_due.field)
+  end
+  redis.call('HSET', CANCELS, field, text(now + REMEMBERED_MS) .. ' ' .. run .. ' ' .. by)
+  redis.call('PEXPIRE', CANCELS, text(REMEMBERED_MS))
+end
+
+-- Who cancelled `field`, and the run that was withdrawn with it; or nil.
+local function remembered(field)
+  local value = redis.call('HGET', CANCELS, field)
+  if not value then return nil end
+  local due, run, by = string.match(value, '^(%S+) (%S+) (.*)$')
+  if now < tonumber(due) then return by, run end
 end
 
 -- The tombstone, or nil: state 'live' or 'erased', the last offset, and for a live session when it
@@ -131,8 +183,7 @@ local function rebuild(writer)
     end
     s.last = id
     if run then
-      local r = runs[run] or { state = 'active', counter = '0', nonce = '-', n = 0, owner = '-', started = id,
-        ended = '-', cancel = '0' }
+      local r = runs[run] or unknown_run(run, id)
       r.last = id
       if field_of(fields, 'kind') == 'run' then
         local event = field_of(fields, 'event')
@@ -148,7 +199,8 @@ local function rebuild(writer)
   redis.call('HSET', META, unpack(set))
   for run, r in pairs(runs) do
     redis.call('HSET', META, 'run:' .. run, format_run(r))
-    if r.state == 'active' then redis.call('HSET', ACTIVE, run, r.started .. ' ' .. r.owner) end
+    if r.key ~= NONE then redis.call('HSET', META, 'key:' .. r.key, run) end
+    if r.state == 'active' then redis.call('HSET', ACTIVE, run, format_active(r)) end
   end
   redis.call('PEXPIREAT', LOG, text(s.expires))
   redis.call('PEXPIREAT', META, text(s.expires + META_MS))
@@ -182,13 +234,21 @@ local function trim(s)
     end
     s.entries, s.bytes, s.trimmed = s.entries - 1, s.bytes - size_of(fields), id
     if field_of(fields, 'kind') == 'run' and TERMINALS[field_of(fields, 'event')] then
-      ended[#ended + 1] = 'run:' .. field_of(fields, 'run')
+      ended[#ended + 1] = field_of(fields, 'run')
     end
   end)
   if not kept then return end
   redis.call('XTRIM', LOG, 'MINID', '=', kept)
   redis.call('HSET', META, 'entries', text(s.entries), 'bytes', text(s.bytes), 'trimmed', s.trimmed)
-  for _, field in ipairs(ended) do redis.call('HDEL', META, field) end
+  for _, id in ipairs(ended) do
+    local value = redis.call('HGET', META, 'run:' .. id)
+    if value then
+      local key = 'key:' .. parse_run(value).key
+      -- The key may have come to another run since.
+      if redis.call('HGET', META, key) == id then redis.call('HDEL', META, key) end
+      redis.call('HDEL', META, 'run:' .. id)
+    end
+  end
 end
 
 -- Appends `batch` and answers its first and last offset, and whether it was published.
@@ -221,7 +281,7 @@ local function write(s, batch, writer, value, set)
   if s.fresh then
     if s.expired_meta then
       redis.call('HSET', META, 'v', LAYOUT) -- refused when Redis is full, unlike the DEL
-      redis.call('DEL', META, ACTIVE)
+      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS)
     end
     for _, pair in ipairs({ 'v', LAYOUT, 'created', s.created, 'trimmed', s.trimmed, 'srv', SRV }) do
       set[#set + 1] = pair
@@ -274,6 +334,8 @@ local function write(s, batch, writer, value, set)
     redis.call('PEXPIREAT', LOG, text(s.expires))
     redis.call('PEXPIREAT', META, text(s.expires + META_MS))
     redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
+    redis.call('PEXPIREAT', QUEUE, text(s.expires + META_MS))
+    redis.call('PEXPIREAT', ITEMS, text(s.expires + META_MS))
   end
   redis.call('SET', TOMB, 'live ' .. last .. ' ' .. text(s.expires) .. ' ' .. s.srv, 'PXAT', text(s.expires + TOMB_MS))
 

@@ -3,14 +3,15 @@
 --
 -- ARGV: 5 run, 6 nonce, 7 details (JSON), 8 largest push in bytes.
 -- Answers: stored first last prev published state | ended offset state | terminal offset state |
--- never | erased | expired
+-- queued | never | erased | expired
 
 local id, nonce, details = ARGV[5], ARGV[6], ARGV[7]
 local field = 'run:' .. id
 
 local function never()
   redis.call('HSET', META, 'v', LAYOUT, field, format_run({ state = 'never', counter = '1', nonce = nonce, n = 0,
-    owner = '-', started = ZERO, last = ZERO, ended = '-', cancel = '0' }))
+    owner = '-', started = ZERO, last = ZERO, ended = '-', cancel = '0', parent = NONE, route = '%', key = NONE,
+    by = '' }))
   if redis.call('PTTL', META) < 0 then redis.call('PEXPIREAT', META, text(now + TTL)) end
 end
 
@@ -24,10 +25,12 @@ if not s then
     -- Its owner may still try to open it: that would begin a new session with a ghost.
     if expired_meta then
       redis.call('HSET', META, 'v', LAYOUT)
-      redis.call('DEL', META, ACTIVE)
+      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS)
     end
     never()
     return { 'expired' }
+  elseif find_queued(read_queue(), 'run', id) then
+    return { 'queued' }
   else
     local marker = redis.call('HGET', META, field)
     if not marker then never() end
@@ -37,6 +40,7 @@ end
 
 local run = s.writer and parse_run(s.writer)
 if not run then
+  if find_queued(read_queue(), 'run', id) then return { 'queued' } end
   never()
   return { 'never' }
 end
