@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 14] = [
+const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
@@ -22,8 +22,9 @@ const MAY_KNOW: [(&str, &[&str]); 14] = [
         "gateway",
         &["config", "hub", "log", "random", "run", "server", "session", "shutdown", "sse", "telemetry", "wire"],
     ),
-    ("proxy", &["config", "gateway", "log", "random", "run", "server", "session", "telemetry", "wire"]),
-    ("server", &["gateway", "proxy", "wire"]),
+    ("proxy", &["config", "random", "server", "session", "telemetry", "wire"]),
+    ("intercept", &["config", "gateway", "log", "proxy", "random", "run", "server", "session", "telemetry", "wire"]),
+    ("server", &["gateway", "intercept", "proxy", "wire"]),
     ("admin", &["log", "run", "server", "shutdown", "telemetry", "wire"]),
 ];
 

@@ -45,6 +45,8 @@ mod close {
 enum Step {
     Subscribed(Box<Asked>, Result<Subscription, NoSession>),
     Delivered(Box<Attachment>, Delivery),
+    /// What was asked for is done, or not: the encoded answer.
+    Answer(String),
 }
 
 /// An `attach` on its way.
@@ -171,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             ClientMessage::Detach { session } => match self.attached.remove(&session) {
                 Some(handle) => {
                     handle.abort();
-                    self.say(&ServerMessage::Ack { reference: reference.as_ref() });
+                    self.say(&ServerMessage::Ack { reference: reference.as_ref(), outcome: None });
                 }
                 None => {
                     self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it")
@@ -179,6 +181,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             },
             ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
             ClientMessage::Pong => {}
+            ClientMessage::Send(_)
+            | ClientMessage::Cancel(_)
+            | ClientMessage::Steer(_)
+            | ClientMessage::Queue { .. } => {
+                self.error(reference.as_ref(), None, Code::NotSupported, "live control comes with the next commit");
+            }
         }
     }
 
@@ -205,6 +213,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     fn step(&mut self, step: Result<Step, Aborted>) -> Option<Closing> {
         match step {
             Err(Aborted) => None,
+            Ok(Step::Answer(text)) => {
+                self.socket.send(text.into());
+                None
+            }
             Ok(Step::Subscribed(asked, outcome)) => match outcome {
                 Ok(subscription) => {
                     let Asked { attach, reference } = *asked;

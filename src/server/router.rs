@@ -6,7 +6,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::gateway::{Gateway, api, demo, handshake};
-use crate::proxy::{Interceptor, is_sidestream_upgrade};
+use crate::intercept::Interceptor;
+use crate::proxy::is_sidestream_upgrade;
 use crate::server::{Body, Peer, Problem};
 
 /// The data listener's service.

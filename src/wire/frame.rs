@@ -95,7 +95,7 @@ fn payload(out: &mut String, data: &str) {
 }
 
 /// The members of an object that we wrote ourselves, in line with the frame's own.
-fn members(out: &mut String, object: &str) {
+pub(super) fn members(out: &mut String, object: &str) {
     let inner = object.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
     if let Some(inner) = inner.filter(|inner| !inner.trim().is_empty()) {
         out.push(',');

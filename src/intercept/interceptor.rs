@@ -18,8 +18,10 @@ use crate::config::{Config, Ids, Intercept, Route};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::StoreHealth;
-use crate::proxy::identity::{self, Basis, Identity};
-use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, UpstreamBody, buffer, json_pointer, problem};
+use crate::proxy::{
+    AcceptEncoding, Basis, Codings, Decoded, Identity, Passthrough, UpstreamBody, buffer, identify, json_pointer,
+    needs_body, problem,
+};
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
@@ -126,7 +128,7 @@ impl Interceptor {
         let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
         // A drain waits for this request, too: its answer may be a run.
         let place = self.runs.may_begin();
-        let wants_body = identity::needs_body(&route.session) || route.input.is_some();
+        let wants_body = needs_body(&route.session) || route.input.is_some();
         let (request, body) = match wants_body {
             true => buffer(request, self.body_limit).await.map_err(|_| client_left())?,
             false => (request, None),
@@ -279,7 +281,7 @@ impl Candidate {
         Ok(Candidate {
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
-            identity: identity::identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
+            identity: identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
             input: route
                 .input
                 .as_deref()
