@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::{Config, Ids, KeptOut, Route, Routes};
+use crate::control::{Calls, Client};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::json_pointer;
@@ -62,6 +63,8 @@ struct Candidate {
     input: Option<String>,
     source: Option<String>,
     tagging: Tagging,
+    /// Who asks, for the calls that the route has for its runs.
+    client: Client,
 }
 
 impl Interceptor {
@@ -111,7 +114,8 @@ impl Interceptor {
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
-        let candidate = Candidate::new(route, &head, body.as_ref())?;
+        let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
+        let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
@@ -188,6 +192,7 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
+        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.client);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
@@ -198,9 +203,9 @@ impl Interceptor {
             key: None,
             route: route.pattern.to_string().into(),
             on_busy: OnBusy::Parallel,
-            values: Vec::new(),
-            on_cancel: None,
-            steer: None,
+            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            on_cancel: calls.cancel,
+            steer: calls.steer,
             ids: candidate.tagging,
             stall: route.stall,
             stall_limit: route.stall_limit,
@@ -259,10 +264,11 @@ impl Interceptor {
 }
 
 impl Candidate {
-    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>) -> Result<Self, Problem> {
+    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>, client: Client) -> Result<Self, Problem> {
         let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
         let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Candidate {
+            client,
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             identity: identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
