@@ -123,8 +123,9 @@ pub async fn run(
     let runs = Runs::new(log.clone(), runs_settings(&config), metrics.clone());
     let tasks = TaskTracker::new();
     let limits = HubLimits { ring_bytes: config.limits.ring_bytes };
+    let (hub, attended) = Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new());
     let gateway = Arc::new(Gateway {
-        hub: Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new()),
+        hub,
         log: log.clone(),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),
@@ -152,7 +153,7 @@ pub async fn run(
 
     let (stop, stop_health) = (CancellationToken::new(), CancellationToken::new());
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };
-    let lease = tokio::spawn(keep_lease(runs.clone()));
+    let lease = tokio::spawn(keep_lease(runs.clone(), attended));
     let watch = tokio::spawn(watch_store(log.clone(), metrics));
     let health = tokio::spawn({
         let admin = admin.clone();

@@ -8,12 +8,16 @@
 
 mod books;
 mod caller;
+mod commands;
 mod commit;
+mod ghosts;
 mod lease;
 mod owner;
 mod runs;
+mod stand_in;
 mod started;
 mod tagged;
+mod takeover;
 
 pub use caller::CallerBody;
 pub use lease::{LEASE, keep_lease};
