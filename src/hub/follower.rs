@@ -70,6 +70,7 @@ struct State {
     exists: bool,
     active: Vec<ActiveRun>,
     attended: Option<Instant>,
+    attend_again: bool,
 }
 
 /// What a new subscriber is told.
@@ -82,7 +83,7 @@ pub(super) struct View {
 impl Followed {
     pub(super) fn new(session: SessionId, number: u64, ring_bytes: usize) -> Self {
         let ring = Ring::new(Offset::ZERO, ring_bytes);
-        let state = State { ring, exists: false, active: Vec::new(), attended: None };
+        let state = State { ring, exists: false, active: Vec::new(), attended: None, attend_again: false };
         let signal = watch::Sender::new(Signal { phase: Phase::Starting, version: 0 });
         Followed {
             session,
@@ -125,10 +126,14 @@ impl Followed {
         self.lock().ring.after(at, max_bytes)
     }
 
-    /// Has the session's active runs looked after, unless that was done a moment ago.
+    /// Has the session's active runs looked after: now, or where that was done a moment ago, soon.
     pub(super) fn attend(&self, hub: &Hub) {
         let mut state = self.lock();
-        if !state.active.is_empty() && state.attended.is_none_or(|at| at.elapsed() >= ATTEND_EVERY) {
+        if state.active.is_empty() {
+            return;
+        }
+        state.attend_again = state.attended.is_some_and(|at| at.elapsed() < ATTEND_EVERY);
+        if !state.attend_again {
             state.attended = Some(Instant::now());
             hub.attend(&self.session);
         }
@@ -228,7 +233,12 @@ impl Followed {
                     None => return Ok(End::Disturbed),
                 },
                 () = self.check.notified() => true,
-                () = tokio::time::sleep_until(check_at) => true,
+                () = tokio::time::sleep_until(check_at) => {
+                    if self.lock().attend_again {
+                        self.attend(hub);
+                    }
+                    true
+                }
                 () = self.parted.notified() => {
                     idle_since = self.idle().then(Instant::now);
                     false
@@ -356,7 +366,7 @@ mod tests {
         let run = RunId::parse("r").unwrap();
         let active = vec![ActiveRun { run: run.clone(), started: Offset::new(2, 2) }];
         let ring = Ring::new(Offset::new(1, 1), 0);
-        let mut state = State { ring, exists: true, active, attended: None };
+        let mut state = State { ring, exists: true, active, attended: None, attend_again: false };
         let started = Record::run_state(run, RunState::Started, "{}");
         state.note([(Offset::new(2, 2), &started)].into_iter());
         assert_eq!(state.active.len(), 1);

@@ -33,3 +33,55 @@ async fn listen(runs: &Runs, instance: &InstanceId) {
         runs.obey(command);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::log::commands;
+    use crate::log::scripted::{Scripted, now};
+    use crate::run::RunsSettings;
+    use crate::telemetry::Metrics;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn an_instance_that_starts_over_hears_what_is_said_to_its_new_life() {
+        let log = Arc::new(Scripted::default());
+        let (said, mut listening) = watch::channel(None);
+        log.commands.answers(move |instance| {
+            let (sender, commands) = commands(1);
+            said.send_replace(Some((instance, sender)));
+            now(commands)
+        });
+        let settings = RunsSettings {
+            event_bytes: 1,
+            pending_bytes: 1,
+            run_duration: PATIENCE,
+            caller_buffer: 1,
+            eager_after: PATIENCE,
+            outage_limit: PATIENCE,
+        };
+        let runs = Runs::new(log, settings, Metrics::new());
+        let hearing = tokio::spawn({
+            let runs = runs.clone();
+            async move { hear(&runs).await }
+        });
+        for life in 0..2 {
+            let instance = runs.instance();
+            let ours = |said: &Option<(InstanceId, _)>| said.as_ref().is_some_and(|(id, _)| *id == instance);
+            let heard = timeout(PATIENCE, listening.wait_for(ours)).await;
+            assert!(heard.is_ok(), "nobody listens in life {life}");
+            drop(heard);
+            if life == 0 {
+                runs.start_over();
+            }
+        }
+        runs.interrupt();
+        timeout(PATIENCE, hearing).await.expect("it listens on though the process leaves").unwrap();
+    }
+}

@@ -26,7 +26,7 @@ pub(super) const RENEW_EVERY: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(7);
 
 /// The same for an instance whose renewals have been unbroken since it began, at a store that has
-/// been steady for [`GRACE`]. If there was an outage at all, it was over when we came and we saw
+/// been steady for a lease: who has renewed there at all is not missing before. If there was an outage at all, it was over when we came and we saw
 /// nothing of it; whoever lived through it renews within this: half a second until the next attempt
 /// to connect, and at once when there is a connection. A sweep adds half a second.
 const FIRST_GRACE: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ async fn renew(runs: &Runs, renewals: &Renewals) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = is_back(&mut health) => {}
+            () = is_back(&mut health) => renewals.broken(),
         }
         let instance = runs.instance();
         match timeout(RENEW_EVERY, runs.log.renew(&instance, LEASE)).await {
@@ -107,15 +107,14 @@ struct Renewed {
 impl Renewals {
     /// Whether an instance whose lease is gone may be taken for dead, by what is known of the store.
     pub(super) fn let_us_judge(&self, store_steady_for: Duration, now: Instant) -> bool {
-        let waited = match *self.lock() {
-            Streak::First(renewed) => now - renewed.first >= FIRST_GRACE,
-            Streak::Later(renewed) => now - renewed.first >= GRACE,
+        match *self.lock() {
+            Streak::First(renewed) => now - renewed.first >= FIRST_GRACE && store_steady_for >= LEASE,
+            Streak::Later(renewed) => now - renewed.first >= GRACE && store_steady_for >= GRACE,
             Streak::Unbegun | Streak::Broken => false,
-        };
-        waited && store_steady_for >= GRACE
+        }
     }
 
-    /// The streak is broken: a call was not answered in time.
+    /// The streak is broken: a call was not answered in time, or the connection is another.
     pub(super) fn broken(&self) {
         *self.lock() = Streak::Broken;
     }
@@ -173,7 +172,7 @@ mod tests {
         assert!(!renewals.let_us_judge(LONG, begun), "others may just be on their way back");
         let now = renew_for(&renewals, begun, FIRST_GRACE);
         assert!(renewals.let_us_judge(LONG, now));
-        assert!(!renewals.let_us_judge(GRACE - RENEW_EVERY, now), "the store itself came a moment ago");
+        assert!(!renewals.let_us_judge(LEASE - RENEW_EVERY, now), "the store itself came a moment ago");
         assert!(!renewals.let_us_judge(Duration::ZERO, now));
     }
 
@@ -188,6 +187,7 @@ mod tests {
         assert!(!renewals.let_us_judge(LONG, later));
         let later = renew_for(&renewals, later, GRACE);
         assert!(renewals.let_us_judge(LONG, later));
+        assert!(!renewals.let_us_judge(2 * LEASE, later), "on another connection than a moment ago");
     }
 
     #[test]

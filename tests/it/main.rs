@@ -16,6 +16,7 @@ mod filters;
 mod identity;
 mod instances;
 mod joining;
+mod lifecycle;
 mod many_devices;
 mod passthrough;
 mod real_input;
