@@ -100,13 +100,18 @@ async fn end(
 ) -> (SessionId, Vec<RunId>) {
     let mut tallies = vec![RunTally::default(); of_session.len()];
     // Numbers that could not be had in time, or at all, must not keep anybody waiting for the end.
-    let _ = timeout(COUNTING, count(&runs, &session, &of_session, &mut tallies)).await;
+    let counted = timeout(COUNTING, count(&runs, &session, &of_session, &mut tallies)).await;
+    let all_counted = matches!(counted, Ok(Ok(true)));
     for (run, RunTally { events, bytes }) in of_session.iter().zip(tallies) {
+        let mut details = json!({"reason": "owner_lost", "events": events, "bytes": bytes});
+        if !all_counted {
+            details["at_least"] = true.into();
+        }
         let takeover = Takeover {
             session: session.clone(),
             run: run.clone(),
             nonce: format!("{:032x}", crate::random::u128()).into(),
-            details: json!({"reason": "owner_lost", "events": events, "bytes": bytes}).to_string().into(),
+            details: details.to_string().into(),
         };
         let taken = definite(|| runs.log.takeover(takeover.clone())).await;
         if let TakenOver::Ended { .. } = taken {
@@ -125,13 +130,13 @@ async fn settle(runs: Arc<Runs>, owner: InstanceId, session: SessionId, of_sessi
 }
 
 /// Counts what the log has of the runs that are active, in one pass over what came after the first
-/// of them began.
+/// of them began. `false`: something of that is not there any more.
 async fn count(
     runs: &Runs,
     session: &SessionId,
     of_session: &[RunId],
     tallies: &mut [RunTally],
-) -> Result<(), Unavailable> {
+) -> Result<bool, Unavailable> {
     let mut first: Option<Offset> = None;
     for run in of_session {
         if let Some(info) = runs.log.run(session, run).await?
@@ -140,11 +145,12 @@ async fn count(
             first = Some(first.map_or(info.started, |first| first.min(info.started)));
         }
     }
-    let Some(mut after) = first else { return Ok(()) };
+    let Some(mut after) = first else { return Ok(true) };
+    let mut whole = true;
     loop {
         match runs.log.read(session, after, PageLimits::default()).await? {
             Read::Page(page) => {
-                let Some(last) = page.entries.last() else { return Ok(()) };
+                let Some(last) = page.entries.last() else { return Ok(whole) };
                 after = last.offset;
                 for entry in &page.entries {
                     for (run, tally) in of_session.iter().zip(&mut *tallies) {
@@ -153,8 +159,8 @@ async fn count(
                 }
             }
             // The beginning was trimmed: what is left of it counts.
-            Read::Gap(gap) if gap.to > after => after = gap.to,
-            Read::Gap(_) | Read::NotFound => return Ok(()),
+            Read::Gap(gap) if gap.to > after => (after, whole) = (gap.to, false),
+            Read::Gap(_) | Read::NotFound => return Ok(false),
         }
     }
 }
@@ -310,7 +316,10 @@ mod tests {
         });
         let lease = keep(runs_on(log));
         until("the takeover", || details.borrow().is_some()).await;
-        assert_eq!(details.borrow().as_deref(), Some(r#"{"bytes":0,"events":0,"reason":"owner_lost"}"#));
+        assert_eq!(
+            details.borrow().as_deref(),
+            Some(r#"{"at_least":true,"bytes":0,"events":0,"reason":"owner_lost"}"#)
+        );
         lease.abort();
     }
 }
