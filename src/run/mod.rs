@@ -9,7 +9,9 @@
 mod books;
 mod call;
 mod caller;
+mod commands;
 mod commit;
+mod ghosts;
 mod lease;
 mod orders;
 mod owner;
@@ -17,6 +19,7 @@ mod runs;
 mod started;
 mod steering;
 mod tagged;
+mod takeover;
 
 pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
 pub use caller::CallerBody;
