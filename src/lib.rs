@@ -1,13 +1,15 @@
 //! Sidestream: a sidecar that turns any server that streams Server-Sent Events into a
 //! durable-session server.
 //!
-//! The modules stand in the order in which a token travels: `server` accepts, `proxy` forwards the
-//! request and sees an SSE answer, `sse` cuts the bytes into events, `run` appends them through
+//! The modules stand in the order in which a token travels: `server` accepts, `intercept` asks
+//! `proxy` to forward the request and sees an SSE answer, `sse` cuts the bytes into events, `run` appends them through
 //! `log`, `hub` learns of the new tail, `gateway` sends frames written by `wire`. `session` holds
 //! the words that all of them use. Beside the flow: `config`, `cli`, `telemetry`, `shutdown`,
 //! `admin`. Only `app` knows all parts.
 
 pub mod server;
+
+pub mod intercept;
 
 pub mod proxy;
 
@@ -21,6 +23,8 @@ pub mod hub;
 
 pub mod gateway;
 
+pub mod control;
+
 pub mod wire;
 
 pub mod session;
@@ -29,6 +33,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod json_pointer;
 mod random;
 pub mod shutdown;
 pub mod telemetry;

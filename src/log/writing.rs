@@ -129,10 +129,10 @@ pub struct Append {
 }
 
 /// What others asked of a run; the answers to its opening and to every append carry it to the owner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFlags {
-    /// Somebody asked for the run's cancellation.
-    pub cancel: bool,
+    /// Somebody asked for the run's cancellation: who, as [`CancelRequest::by`](super::CancelRequest::by) had it.
+    pub cancel: Option<ByteString>,
 }
 
 /// The definite answers to [`Append`].

@@ -7,21 +7,25 @@
 //! reader.
 
 mod books;
+mod call;
 mod caller;
 mod commands;
 mod commit;
 mod ghosts;
 mod lease;
+mod orders;
 mod owner;
 mod runs;
-mod stand_in;
 mod started;
+mod steering;
 mod tagged;
 mod takeover;
 
+pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
 pub use caller::CallerBody;
 pub use lease::{LEASE, keep_lease};
+pub use orders::Driven;
 pub use owner::{RunSpec, Tagging};
-pub use runs::{Begun, Runs, RunsSettings};
+pub use runs::{Begun, Runs, RunsSettings, StartQueued};
 pub use started::Started;
 pub use tagged::TaggedId;

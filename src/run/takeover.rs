@@ -121,9 +121,16 @@ async fn end(
     (session, of_session)
 }
 
-/// What follows the ends: what waited for them starts. Only then are the runs nobody's any more.
+/// What follows the ends: what waited for them starts, here or by others, who may die over it. Only
+/// then are the runs nobody's any more; where this instance leaves before, whoever sweeps next goes on.
 async fn settle(runs: Arc<Runs>, owner: InstanceId, session: SessionId, of_session: Vec<RunId>) {
-    runs.freed(&session).await;
+    loop {
+        if runs.is_leaving() {
+            return;
+        }
+        let Some(others) = runs.freed(&session).await else { break };
+        sleep(others).await;
+    }
     for run in &of_session {
         definite(|| runs.log.unlist(&owner, &session, run)).await;
     }

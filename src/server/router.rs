@@ -6,7 +6,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::gateway::{Gateway, api, demo, handshake};
-use crate::proxy::{Interceptor, is_sidestream_upgrade};
+use crate::intercept::Interceptor;
+use crate::proxy::is_sidestream_upgrade;
 use crate::server::{Body, Peer, Problem};
 
 /// The data listener's service.
@@ -31,16 +32,19 @@ impl Router {
             path.strip_prefix(self.prefix.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))
         {
             return match own {
-                "/v1/ws" => handshake::upgrade(&self.gateway, request).unwrap_or_else(Problem::into_response),
+                "/v1/ws" => {
+                    handshake::upgrade(&self.gateway, request, peer, None).unwrap_or_else(Problem::into_response)
+                }
                 "/demo" | "/demo/" if self.demo => demo::page(),
                 own => {
                     let own = own.to_owned();
-                    api::answer(&self.gateway, &request, &own).await
+                    api::answer(&self.gateway, request, peer, &own).await
                 }
             };
         }
         if is_sidestream_upgrade(&request) {
-            return handshake::upgrade(&self.gateway, request).unwrap_or_else(Problem::into_response);
+            let path = Some(request.uri().path().to_owned());
+            return handshake::upgrade(&self.gateway, request, peer, path).unwrap_or_else(Problem::into_response);
         }
         self.interceptor.handle(request, peer).await
     }

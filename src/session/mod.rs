@@ -4,6 +4,7 @@
 //! arguments, and never spawns. Everything that writes or reads sessions speaks in these types.
 
 mod after;
+mod busy;
 mod entry;
 mod gap;
 mod ids;
@@ -11,6 +12,7 @@ mod offset;
 mod state;
 
 pub use after::After;
+pub use busy::BusyPolicy;
 pub use entry::{Entry, Kind, Record};
 pub use gap::{Gap, GapReason};
 pub use ids::{IdError, InstanceId, RunId, SessionId};

@@ -24,6 +24,8 @@ pub enum Code {
     Gone,
     /// The request contradicts what is there already.
     Conflict,
+    /// The route has a run already, and the message was not to wait.
+    Busy,
     /// A message or body is larger than its limit.
     TooLarge,
     /// Too many connections, sessions or requests.
@@ -44,11 +46,13 @@ pub enum Code {
     StoreUnavailable,
     /// This instance is shutting down; another one will answer.
     Draining,
+    /// What was asked for is on its way, and was not confirmed in time.
+    NotConfirmed,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 19] = [
+    pub const ALL: [Code; 21] = [
         Code::BadRequest,
         Code::BadMessage,
         Code::UnknownType,
@@ -57,6 +61,7 @@ impl Code {
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::Conflict,
+        Code::Busy,
         Code::Gone,
         Code::TooLarge,
         Code::TooMany,
@@ -68,6 +73,7 @@ impl Code {
         Code::UpstreamInvalid,
         Code::StoreUnavailable,
         Code::Draining,
+        Code::NotConfirmed,
     ];
 
     /// The name on the wire; never changes.
@@ -81,6 +87,7 @@ impl Code {
             Code::NotFound => "not_found",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::Conflict => "conflict",
+            Code::Busy => "busy",
             Code::Gone => "gone",
             Code::TooLarge => "too_large",
             Code::TooMany => "too_many",
@@ -92,6 +99,7 @@ impl Code {
             Code::UpstreamInvalid => "upstream_invalid",
             Code::StoreUnavailable => "store_unavailable",
             Code::Draining => "draining",
+            Code::NotConfirmed => "not_confirmed",
         }
     }
 
@@ -100,7 +108,7 @@ impl Code {
         match self {
             Code::BadRequest | Code::BadMessage | Code::UnknownType | Code::BadOffset => 400,
             Code::Forbidden => 403,
-            Code::Conflict => 409,
+            Code::Conflict | Code::Busy => 409,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
             Code::Gone => 410,
@@ -110,7 +118,7 @@ impl Code {
             Code::NotSupported => 501,
             Code::UpstreamUnreachable | Code::UpstreamReset | Code::UpstreamInvalid => 502,
             Code::StoreUnavailable | Code::Draining => 503,
-            Code::UpstreamTimeout => 504,
+            Code::UpstreamTimeout | Code::NotConfirmed => 504,
         }
     }
 
@@ -125,6 +133,7 @@ impl Code {
             Code::NotFound => "Not found",
             Code::MethodNotAllowed => "Method not allowed",
             Code::Conflict => "Conflict",
+            Code::Busy => "Busy",
             Code::Gone => "Gone",
             Code::TooLarge => "Too large",
             Code::TooMany => "Too many",
@@ -136,14 +145,23 @@ impl Code {
             Code::UpstreamInvalid => "Upstream answer invalid",
             Code::StoreUnavailable => "Store unavailable",
             Code::Draining => "Shutting down",
+            Code::NotConfirmed => "Not confirmed yet",
         }
     }
 
     /// Whether the same request may succeed a little later **and** sending it again is harmless:
-    /// nothing was begun. An upstream that broke off or was too slow may have done its work, so
+    /// nothing was begun, or it is one that may be repeated. An upstream that broke off or was too slow may have done its work, so
     /// those are not retryable in this sense.
     pub fn retryable(self) -> bool {
-        matches!(self, Code::TooMany | Code::UpstreamUnreachable | Code::StoreUnavailable | Code::Draining)
+        matches!(
+            self,
+            Code::TooMany
+                | Code::Busy
+                | Code::UpstreamUnreachable
+                | Code::StoreUnavailable
+                | Code::Draining
+                | Code::NotConfirmed
+        )
     }
 }
 

@@ -7,9 +7,13 @@
 mod client;
 mod code;
 mod frame;
+mod outcome;
 mod server;
 
-pub use client::{Attach, ClientMessage, Reference, Rejected, after_from_query};
+pub use client::{
+    Attach, Cancel, ClientMessage, Reference, Rejected, RunName, SendRun, Steer, Target, after_from_query,
+};
 pub use code::Code;
 pub use frame::{entry_frame, with_field};
+pub use outcome::{CancelledRun, Outcome, QueuedItem, Sent, Steered, Upstream};
 pub use server::ServerMessage;

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde_json::value::RawValue;
 
 use crate::session::{ActiveRun, Gap, Offset, SessionId};
-use crate::wire::frame::quoted;
-use crate::wire::{Code, Reference};
+use crate::wire::frame::{members, quoted};
+use crate::wire::{Code, Outcome, Reference};
 
 /// A message of the server that is not an entry of the log.
 #[derive(Clone, Debug)]
@@ -83,6 +83,8 @@ pub enum ServerMessage<'a> {
     Ack {
         /// The `ref` of what is acknowledged.
         reference: Option<&'a Reference>,
+        /// What it came to, where there is more to say.
+        outcome: Option<&'a Outcome>,
     },
     /// Not done.
     Error {
@@ -160,9 +162,12 @@ impl ServerMessage<'_> {
                 out.push_str(r#"{"type":"pong""#);
                 put_reference(&mut out, *reference);
             }
-            ServerMessage::Ack { reference } => {
+            ServerMessage::Ack { reference, outcome } => {
                 out.push_str(r#"{"type":"ack""#);
                 put_reference(&mut out, *reference);
+                if let Some(outcome) = outcome {
+                    members(&mut out, &outcome.to_json().to_string());
+                }
             }
             ServerMessage::Error { reference, session, code, message } => {
                 out.push_str(r#"{"type":"error""#);

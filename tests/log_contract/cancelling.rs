@@ -50,11 +50,11 @@ async fn a_cancelled_run_is_flagged_for_everybody_who_asks(store: Store) {
     assert_eq!(live(&*log, &owner.session).await.active[0].cancel.as_deref(), Some(BY));
     let append = owner.append_from(2, &["a"]);
     let stored = log.append(append.clone()).await.unwrap();
-    assert!(matches!(stored, Appended::Stored { flags: RunFlags { cancel: true }, .. }), "{stored:?}");
+    assert!(matches!(stored, Appended::Stored { flags: RunFlags { cancel: Some(_) }, .. }), "{stored:?}");
     let again = log.append(append).await.unwrap();
-    assert!(matches!(again, Appended::Duplicate { flags: RunFlags { cancel: true }, .. }), "{again:?}");
+    assert!(matches!(again, Appended::Duplicate { flags: RunFlags { cancel: Some(_) }, .. }), "{again:?}");
     let opened = log.open_run(owner.opening()).await.unwrap();
-    assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: true }, .. }), "{opened:?}");
+    assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: Some(_) }, .. }), "{opened:?}");
     // A request is no entry of the log: the run's terminal will be.
     assert_eq!(read_all(&*log, &owner.session).await.len(), 2);
 }
@@ -177,7 +177,7 @@ async fn a_key_that_was_cancelled_before_its_run_was_there_flags_it_from_the_fir
         let opening = OpenRun { key: Some(key.into()), ..owner.opening() };
         for _ in 0..2 {
             let opened = log.open_run(opening.clone()).await.unwrap();
-            assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: true }, .. }), "{opened:?}");
+            assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: Some(_) }, .. }), "{opened:?}");
         }
         assert_eq!(who_asked(&*log, &owner).await.as_deref(), Some(BY));
         owner.n = 1;
@@ -188,7 +188,7 @@ async fn a_key_that_was_cancelled_before_its_run_was_there_flags_it_from_the_fir
             let owner = Owner::new(name, &format!("{run}-{name}"));
             let opening = OpenRun { key: key.map(Into::into), ..owner.opening() };
             let opened = log.open_run(opening).await.unwrap();
-            assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: false }, .. }), "{opened:?}");
+            assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: None }, .. }), "{opened:?}");
         }
     }
 }
@@ -217,7 +217,7 @@ async fn what_a_session_remembers_of_cancelled_keys_is_bounded(store: Store) {
     }
     let owner = Owner::new("s", "newest");
     let opened = log.open_run(OpenRun { key: Some("key-1004".into()), ..owner.opening() }).await.unwrap();
-    assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: true }, .. }), "{opened:?}");
+    assert!(matches!(opened, Opened::Open { flags: RunFlags { cancel: Some(_) }, .. }), "{opened:?}");
 }
 
 async fn of_a_cancel_a_terminal_and_a_takeover_at_once_exactly_one_terminal_comes(store: Store) {
@@ -260,7 +260,7 @@ async fn a_cancel_of_a_key_and_the_opening_of_its_run_at_once_never_miss_each_ot
             tokio::join!(log.cancel(request("s", CancelTarget::Key(key.into()))), log.open_run(opening));
         let Opened::Open { flags, .. } = opened.unwrap() else { panic!("not open") };
         let before = cancelled.unwrap() == Cancelled::Remembered;
-        assert_eq!(flags.cancel, before);
+        assert_eq!(flags.cancel.is_some(), before);
         assert_eq!(who_asked(&*log, &owner).await.as_deref(), Some(BY));
     }
 }

@@ -163,7 +163,7 @@ impl Model {
             prop_assert!(known, "{answer:?}");
         } else if self.life == Life::Active {
             let Appended::Stored { first, last, flags, .. } = answer else { panic!("{answer:?}") };
-            prop_assert_eq!(flags.cancel, self.flagged);
+            prop_assert_eq!(flags.cancel.is_some(), self.flagged);
             let added = first_n + count as u64 - 1 - n;
             prop_assert_eq!(last.seq - first.seq + 1, added);
             self.owner.n += added;

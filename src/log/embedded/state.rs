@@ -174,7 +174,7 @@ impl SessionState {
 impl Run {
     /// What its owner is told.
     pub(super) fn flags(&self) -> RunFlags {
-        RunFlags { cancel: self.cancel.is_some() }
+        RunFlags { cancel: self.cancel.clone() }
     }
 
     pub(super) fn info(&self) -> RunInfo {

@@ -101,9 +101,9 @@ pub(super) fn answer_of(answer: &[String]) -> Vec<&str> {
     answer.iter().map(String::as_str).collect()
 }
 
-/// The flags as a script answers them.
-pub(super) fn flags(cancel: &str) -> RunFlags {
-    RunFlags { cancel: cancel == "1" }
+/// The flags as a script answers them: who asked for the run's cancellation, or nothing.
+pub(super) fn flags(by: &str) -> RunFlags {
+    RunFlags { cancel: (!by.is_empty()).then(|| by.into()) }
 }
 
 /// An offset as a script answers it.

@@ -3,7 +3,8 @@
 -- ARGV: 5 'run' | 'producer', 6 writer id, 7 fence counter | epoch, 8 nonce ('' producer), 9 number
 -- of the first record, 10 newest offset that the caller knows ('' none), 11 the run's terminal if
 -- the last record is one ('' none), 12 counts, 13 lens, 14 bytes, 15… fields.
--- Answers: stored first last prev published cancel skipped next | duplicate last cancel | gap expected |
+-- Answers (by: who asked for the run's cancellation, '' nobody): stored first last prev published by
+-- skipped next | duplicate last by | gap expected |
 -- fenced | terminal offset state | erased | expired | unknown | rolled_back tail n
 
 local role, id, generation, nonce = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -59,7 +60,7 @@ if role == 'run' then
   local own = run.counter == generation and run.nonce == nonce
   batch.skip = math.max(0, run.n - first_n + 1)
   if batch.skip >= count and (own or tonumber(generation) < tonumber(run.counter)) then
-    return { 'duplicate', run.last, run.cancel }
+    return { 'duplicate', run.last, asked(run) }
   end
   if not own then return { 'fenced' } end
   if run.state ~= 'active' then return { 'terminal', run.ended, run.state } end
@@ -85,7 +86,7 @@ if role == 'run' then
     redis.call('HSET', ACTIVE, id, format_active(run))
     redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
   end
-  return { 'stored', first, last, prev, published, run.cancel, text(batch.skip), next_run }
+  return { 'stored', first, last, prev, published, asked(run), text(batch.skip), next_run }
 end
 
 -- A producer: field `epoch n last`.
@@ -98,7 +99,7 @@ elseif adopt then
   n = first_n - 1
 end
 batch.skip = math.max(0, n - first_n + 1)
-if batch.skip >= count then return { 'duplicate', own_last, '0' } end
+if batch.skip >= count then return { 'duplicate', own_last, '' } end
 if lost(s, seen) then return { 'rolled_back', s.last, text(n) } end
 if first_n > n + 1 then return { 'gap', text(n + 1) } end
 if not s.writer then
@@ -123,4 +124,4 @@ end
 local first, last, prev, published = write(s, batch, field, function(_, last)
   return epoch .. ' ' .. text(first_n + count - 1) .. ' ' .. last
 end, set)
-return { 'stored', first, last, prev, published, '0', text(batch.skip), '' }
+return { 'stored', first, last, prev, published, '', text(batch.skip), '' }

@@ -2,7 +2,7 @@
 --
 -- ARGV: 5 run, 6 owner, 7 nonce, 8 parent, 9 route, 10 key, 11 'parallel' | 'reject' | 'queue', 12 most
 -- that may wait, 13 bytes that they may have, 14 client, 15 item, 16 counts, 17 lens, 18 bytes, 19… fields.
--- Answers: opened started cancel | stored first last prev published cancel | fenced | terminal offset state |
+-- Answers (by: who asked for the run's cancellation, '' nobody): opened started by | stored first last prev published by | fenced | terminal offset state |
 -- unknown | queued position | queue_full | busy run…
 
 local id, owner, nonce, parent, route, key = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
@@ -26,7 +26,7 @@ if s.writer then
   local run = parse_run(s.writer)
   if run.state == 'never' then return { 'unknown' } end
   local own = run.counter == '1' and run.nonce == nonce
-  if own or (run.counter == '0' and run.state == 'active') then return { 'opened', run.started, run.cancel } end
+  if own or (run.counter == '0' and run.state == 'active') then return { 'opened', run.started, asked(run) } end
   if run.state ~= 'active' then return { 'terminal', run.ended, run.state } end
   return { 'fenced' }
 end
@@ -73,4 +73,4 @@ redis.call('HSET', ACTIVE, id, format_active(run))
 redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
 if by then redis.call('HDEL', CANCELS, 'key ' .. key) end
 if queued then unqueue(queued) end
-return { 'stored', first, last, prev, published, run.cancel }
+return { 'stored', first, last, prev, published, asked(run) }

@@ -91,6 +91,12 @@ local function unknown_run(id, started)
   return r
 end
 
+-- Who asked for the run's cancellation, as its owner is told; '' nobody.
+local function asked(run)
+  if run.cancel ~= '1' then return '' end
+  return run.by ~= '' and run.by or '{}'
+end
+
 -- Remembers that `field` (`key <key>`, `run <run>`) was cancelled before it was there: by whom, and for
 -- a key the run that was withdrawn with it. The first write is one that a full Redis allows.
 local function remember(field, run, by)

@@ -14,12 +14,15 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::config::{Config, Ids, Intercept, Route};
+use crate::config::{Config, Ids, KeptOut, Route, Routes};
+use crate::control::{Calls, Client};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
-use crate::log::StoreHealth;
-use crate::proxy::identity::{self, Basis, Identity};
-use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, UpstreamBody, buffer, json_pointer, problem};
+use crate::json_pointer;
+use crate::log::{OnBusy, StoreHealth};
+use crate::proxy::{
+    AcceptEncoding, Basis, Codings, Decoded, Identity, Passthrough, UpstreamBody, buffer, identify, needs_body, problem,
+};
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
@@ -43,12 +46,10 @@ const SAID: usize = 64;
 
 /// The interceptor.
 pub struct Interceptor {
-    proxy: Passthrough,
+    proxy: Arc<Passthrough>,
     runs: Arc<Runs>,
     gateway: Arc<Gateway>,
-    intercept: Intercept,
-    routes: Vec<Arc<Route>>,
-    unnamed: Arc<Route>,
+    routes: Routes,
     body_limit: u64,
     /// Routes whose streams were passed through: each is said once.
     said: Mutex<HashSet<String>>,
@@ -62,18 +63,18 @@ struct Candidate {
     input: Option<String>,
     source: Option<String>,
     tagging: Tagging,
+    /// Who asks, for the calls that the route has for its runs.
+    client: Client,
 }
 
 impl Interceptor {
     /// An interceptor in front of `proxy` that drives its runs in `runs`.
-    pub fn new(proxy: Passthrough, runs: Arc<Runs>, gateway: Arc<Gateway>, config: &Config) -> Self {
+    pub fn new(proxy: Arc<Passthrough>, runs: Arc<Runs>, gateway: Arc<Gateway>, config: &Config) -> Self {
         Interceptor {
             proxy,
             runs,
             gateway,
-            intercept: config.intercept.clone(),
-            routes: config.routes.iter().cloned().map(Arc::new).collect(),
-            unnamed: Arc::new(Route::unnamed()),
+            routes: Routes::new(config),
             body_limit: config.server.identity_body_limit,
             said: Mutex::default(),
         }
@@ -85,35 +86,16 @@ impl Interceptor {
             return self.resume(id, request.headers().get(header::ORIGIN).cloned()).await;
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
+        let route = self.routes.of(&method, &path);
         let upgrade = request.headers().contains_key(header::UPGRADE);
-        let kept_out = if upgrade { Some(NotRecorded::Method) } else { self.kept_out(route, &method, &path) };
-        let Some(reason) = kept_out else {
+        let kept_out = if upgrade { Some(KeptOut::Method) } else { self.routes.kept_out(route, &method, &path) };
+        let Some(kept_out) = kept_out else {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
         };
         let response = self.proxy.handle(request, peer).await;
         match response.status().is_success() && is_event_stream(response.headers()) {
-            true => self.unrecorded(response, reason, &method, &path),
+            true => self.unrecorded(response, reason(kept_out), &method, &path),
             false => response,
-        }
-    }
-
-    /// Why streams of this request are not recorded, if they are not.
-    fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
-        if matches!(*method, Method::HEAD | Method::CONNECT) {
-            return Some(NotRecorded::Method);
-        }
-        if self.intercept == Intercept::Off {
-            return Some(NotRecorded::Intercept);
-        }
-        match (route.record, route.intercept, &self.intercept) {
-            (false, _, _) | (true, Some(false), _) => Some(NotRecorded::Route),
-            (true, Some(true), _) => None,
-            (true, None, Intercept::Only(patterns)) => {
-                let named = patterns.iter().any(|pattern| pattern.matches(method, path));
-                (!named).then_some(NotRecorded::Intercept)
-            }
-            (true, None, _) => (*method == Method::GET).then_some(NotRecorded::Method),
         }
     }
 
@@ -126,13 +108,14 @@ impl Interceptor {
         let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
         // A drain waits for this request, too: its answer may be a run.
         let place = self.runs.may_begin();
-        let wants_body = identity::needs_body(&route.session) || route.input.is_some();
+        let wants_body = needs_body(&route.session) || route.input.is_some();
         let (request, body) = match wants_body {
             true => buffer(request, self.body_limit).await.map_err(|_| client_left())?,
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
-        let candidate = Candidate::new(route, &head, body.as_ref())?;
+        let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
+        let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
@@ -209,12 +192,20 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
+        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.client);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
             opening,
-            status: head.status.as_u16(),
+            status: Some(head.status.as_u16()),
             source,
+            parent: None,
+            key: None,
+            route: route.pattern.to_string().into(),
+            on_busy: OnBusy::Parallel,
+            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            on_cancel: calls.cancel,
+            steer: calls.steer,
             ids: candidate.tagging,
             stall: route.stall,
             stall_limit: route.stall_limit,
@@ -273,17 +264,18 @@ impl Interceptor {
 }
 
 impl Candidate {
-    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>) -> Result<Self, Problem> {
+    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>, client: Client) -> Result<Self, Problem> {
         let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
         let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Candidate {
+            client,
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
-            identity: identity::identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
+            identity: identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
             input: route
                 .input
                 .as_deref()
-                .and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
+                .and_then(|pointer| json_pointer::find(body?, pointer).map(|value| value.get().to_owned())),
             source: source.filter(|name| name.len() <= 128),
             tagging: match route.ids {
                 Ids::Off => Tagging::Off,
@@ -292,6 +284,14 @@ impl Candidate {
                 Ids::Auto => Tagging::Off,
             },
         })
+    }
+}
+
+fn reason(kept_out: KeptOut) -> NotRecorded {
+    match kept_out {
+        KeptOut::Method => NotRecorded::Method,
+        KeptOut::Intercept => NotRecorded::Intercept,
+        KeptOut::Route => NotRecorded::Route,
     }
 }
 

@@ -1,0 +1,10 @@
+//! What a client may say, over WebSocket or in the body of a call: one file per group of messages.
+
+mod attach;
+mod control;
+mod field;
+mod message;
+
+pub use attach::{Attach, after_from_query};
+pub use control::{Cancel, RunName, SendRun, Steer, Target};
+pub use message::{ClientMessage, Reference, Rejected};
