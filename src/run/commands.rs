@@ -1,7 +1,6 @@
 //! Hearing the commands for this instance as they come. What is lost on this way comes with the next
 //! renewal, see `lease`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -14,7 +13,7 @@ use crate::session::InstanceId;
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Hears and obeys, in one life of this instance after the other, until it is told to leave.
-pub(super) async fn hear(runs: &Arc<Runs>) {
+pub(super) async fn hear(runs: &Runs) {
     loop {
         let Life { instance, interrupt } = runs.life();
         tokio::select! {
@@ -28,7 +27,7 @@ pub(super) async fn hear(runs: &Arc<Runs>) {
     }
 }
 
-async fn listen(runs: &Arc<Runs>, instance: &InstanceId) {
+async fn listen(runs: &Runs, instance: &InstanceId) {
     let Ok(mut commands) = runs.log.commands(instance).await else { return };
     while let Some(command) = commands.next().await {
         runs.obey(command);
@@ -37,6 +36,8 @@ async fn listen(runs: &Arc<Runs>, instance: &InstanceId) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::sync::watch;
     use tokio::time::timeout;
 

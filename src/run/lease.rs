@@ -42,7 +42,7 @@ pub async fn keep_lease(runs: Arc<Runs>, attended: mpsc::Receiver<SessionId>) {
 }
 
 /// Renews once a second, and at once when the store is back.
-async fn renew(runs: &Arc<Runs>, renewals: &Renewals) {
+async fn renew(runs: &Runs, renewals: &Renewals) {
     let mut ticks = interval(RENEW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut health = runs.log.health();

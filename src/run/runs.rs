@@ -154,7 +154,7 @@ impl Runs {
     }
 
     /// Does what this instance is told. It may be told twice, and of runs that have ended.
-    pub fn obey(self: &Arc<Self>, command: Command) {
+    pub(super) fn obey(&self, command: Command) {
         match command {
             Command::Cancel { run, by, .. } => {
                 if let Some(driven) = self.driven.of(&run) {
@@ -176,7 +176,10 @@ impl Runs {
 
     /// A route of the session may be free: starts what waited for it. The time after which to ask
     /// again, where others are about to start something: they may die over it.
-    pub async fn freed(&self, session: &SessionId) -> Option<Duration> {
+    pub(super) async fn freed(&self, session: &SessionId) -> Option<Duration> {
+        if self.is_leaving() {
+            return None;
+        }
         let instance = self.instance();
         let starts = loop {
             match self.log.start_queued(session, &instance, START_WITHIN).await {

@@ -121,15 +121,14 @@ async fn end(
     (session, of_session)
 }
 
-/// What follows the ends: what waited for them starts, here or by others, who may die over it. Only
-/// then are the runs nobody's any more; where this instance leaves before, whoever sweeps next goes on.
+/// What follows the ends: what waited for them starts. Only then are the runs nobody's any more.
 async fn settle(runs: Arc<Runs>, owner: InstanceId, session: SessionId, of_session: Vec<RunId>) {
-    loop {
-        if runs.is_leaving() {
-            return;
-        }
-        let Some(others) = runs.freed(&session).await else { break };
-        sleep(others).await;
+    while let Some(others_are_done) = runs.freed(&session).await {
+        sleep(others_are_done).await;
+    }
+    if runs.is_leaving() {
+        // What this instance did not start any more, whoever sweeps next does.
+        return;
     }
     for run in &of_session {
         definite(|| runs.log.unlist(&owner, &session, run)).await;
