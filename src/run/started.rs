@@ -34,6 +34,9 @@ pub struct Started {
     /// Its headers about other origins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cors: BTreeMap<String, String>,
+    /// The run that has begun this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
 }
 
 impl Started {
@@ -44,7 +47,7 @@ impl Started {
             names.iter().filter_map(value).collect()
         };
         let (method, path) = (method.to_string(), path.to_owned());
-        Started { status: status.as_u16(), method, path, headers: kept(&REPLAYED), cors: kept(&CORS) }
+        Started { status: status.as_u16(), method, path, headers: kept(&REPLAYED), cors: kept(&CORS), parent: None }
     }
 
     /// The details as the entry's JSON.
