@@ -209,13 +209,22 @@ impl Held {
     }
 
     /// Keeps the claim while the upstream is called: `fingerprint` comes once the request's body has
-    /// been read, and [`Fate`] says what came of the call. The process stays until it is written.
-    pub(super) fn keep(mut self, fingerprint: oneshot::Receiver<String>, place: TaskTrackerToken) -> Fate {
-        let keeper = self.0.take().expect("it is there until now");
+    /// been read, and [`Fate`] says what came of the call. The process stays until it is written. Where
+    /// a run may last longer than its claim, the claim is renewed every so often.
+    pub(super) fn keep(
+        mut self,
+        fingerprint: oneshot::Receiver<String>,
+        renew_every: Option<Duration>,
+        place: TaskTrackerToken,
+    ) -> Fate {
+        let mut keeper = self.0.take().expect("it is there until now");
         let (fate, told) = oneshot::channel();
         tokio::spawn(async move {
             keeper.keep(fingerprint, told).await;
             drop(place);
+            if let Some(every) = renew_every {
+                keeper.renew(every).await;
+            }
         });
         Fate(fate)
     }
@@ -244,7 +253,7 @@ impl Fate {
 }
 
 impl Keeper {
-    async fn keep(mut self, mut fingerprint: oneshot::Receiver<String>, mut told: oneshot::Receiver<Outcome>) {
+    async fn keep(&mut self, mut fingerprint: oneshot::Receiver<String>, mut told: oneshot::Receiver<Outcome>) {
         let mut next = self.claimed.clone();
         let outcome = tokio::select! {
             outcome = &mut told => outcome,
@@ -269,6 +278,19 @@ impl Keeper {
             Err(_) => next.state = State::Lost,
         }
         self.write(Some(next)).await;
+    }
+
+    /// Keeps the claim of a run until that has ended: a second run must not begin beside it.
+    async fn renew(&mut self, every: Duration) {
+        while self.claimed.state == State::Run {
+            sleep(every).await;
+            match self.log.run(&self.claimed.session, &self.claimed.run).await {
+                Ok(Some(run)) if run.ended.is_none() => {}
+                Err(_) => {}
+                Ok(_) => return,
+            }
+            self.write(Some(self.claimed.clone())).await;
+        }
     }
 
     /// Whether the log opens the run, however long that takes.
@@ -364,7 +386,7 @@ mod tests {
         let log = log().await;
         let tasks = tokio_util::task::TaskTracker::new();
         let (_reading, fingerprint) = oneshot::channel();
-        drop(ours(&log).await.keep(fingerprint, tasks.token()));
+        drop(ours(&log).await.keep(fingerprint, None, tasks.token()));
         becomes(&log, |claimed| claimed.is_some_and(|claimed| claimed.state == State::Lost)).await;
     }
 
@@ -373,7 +395,7 @@ mod tests {
         let log = log().await;
         let tasks = tokio_util::task::TaskTracker::new();
         let (read, fingerprint) = oneshot::channel();
-        let fate = ours(&log).await.keep(fingerprint, tasks.token());
+        let fate = ours(&log).await.keep(fingerprint, None, tasks.token());
         let session = SessionId::from_random(7);
         fate.run(session.clone(), true);
         read.send("digest".to_owned()).unwrap();

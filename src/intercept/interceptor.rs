@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, response};
@@ -49,6 +50,8 @@ pub struct Interceptor {
     routes: Vec<Arc<Route>>,
     unnamed: Arc<Route>,
     pub(super) body_limit: u64,
+    /// How often the claim of a key is renewed while its run lasts, where it may last that long.
+    pub(super) renew_claims: Option<Duration>,
     /// Routes whose streams were passed through: each is said once.
     said: Mutex<HashSet<String>>,
 }
@@ -64,6 +67,7 @@ impl Interceptor {
             routes: config.routes.iter().cloned().map(Arc::new).collect(),
             unnamed: Arc::new(Route::unnamed()),
             body_limit: config.server.identity_body_limit,
+            renew_claims: Some(config.store.ttl / 3).filter(|every| *every < config.limits.run_duration),
             said: Mutex::default(),
         }
     }

@@ -69,7 +69,7 @@ impl Interceptor {
         let Some(held) = held else { return self.without_its_caller(route, candidate, request, None, place).await };
         let (head, body) = request.into_parts();
         let (body, digest) = fingerprint.taken_of(body);
-        let fate = held.keep(digest, self.runs.may_begin());
+        let fate = held.keep(digest, self.renew_claims, self.runs.may_begin());
         self.without_its_caller(route, candidate, Request::from_parts(head, body), Some(fate), place).await
     }
 

@@ -224,6 +224,24 @@ async fn a_run_that_failed_is_not_begun_again() {
     assert_eq!(stage.agent.count(), 1);
 }
 
+#[rstest]
+#[tokio::test]
+async fn a_key_outlives_its_ttl_while_its_run_is_active(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let mut stage = Stage::with(store, "[store]\nttl = \"1s\"").await;
+    let mut run = stage.answered(keyed(&stage.sidecar, "k")).await;
+    let begun = std::time::Instant::now();
+    let mut n = 0;
+    // The session lives by what is written to it.
+    while begun.elapsed() < std::time::Duration::from_millis(2500) {
+        n += 1;
+        run.upstream.event(n).await;
+        run.caller.arrives(&format!("data: {n}\n\n")).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(keyed(&stage.sidecar, "k").send().await.header("sidestream-run"), run.id);
+    assert_eq!(stage.agent.count(), 1);
+}
+
 #[tokio::test]
 async fn a_run_that_is_no_longer_kept_is_gone_and_not_begun_again() {
     let mut stage = Stage::on(Store::Embedded).await;
