@@ -15,6 +15,7 @@ mod orders;
 mod owner;
 mod runs;
 mod started;
+mod steering;
 mod tagged;
 
 pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
