@@ -18,7 +18,7 @@ use super::candidate::Candidate;
 use super::claim::Fate;
 use super::fingerprint::Fingerprint;
 use super::scope::Scope;
-use crate::config::{Config, KeptOut, Route, Routes};
+use crate::config::{Config, KeptOut, OnDisconnect, Route, Routes};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
@@ -114,7 +114,9 @@ impl Interceptor {
         if let Some(scope) = scope {
             return self.once(route, candidate, request, &scope, fingerprint, place).await;
         }
-        match candidate.identity.named_by_request() {
+        // A caller of a run that ends with it cannot come back for what has not begun.
+        let returns = candidate.identity.named_by_request().filter(|_| grace(route).is_none());
+        match returns {
             Some(_) => self.without_its_caller(route, candidate, request, None, place).await,
             None => self.clone().exchange(route.clone(), candidate, request, None, place).await,
         }
@@ -208,8 +210,13 @@ impl Interceptor {
         let run = candidate.run;
         let source = candidate.source.map(bytestring::ByteString::from);
         let parent = candidate.parent.as_ref().map(RunId::to_string);
-        let started =
-            Started { parent, ..Started::new(&candidate.method, &candidate.path, head.status, &head.headers) };
+        let grace = grace(route);
+        let ends_with_callers = grace.is_some();
+        let started = Started {
+            parent,
+            ends_with_callers,
+            ..Started::new(&candidate.method, &candidate.path, head.status, &head.headers)
+        };
         let mut opening = Vec::new();
         if let Some(said) = candidate.input {
             let (event, id, source) = (None, None, None);
@@ -232,6 +239,7 @@ impl Interceptor {
             on_cancel: None,
             steer: None,
             ids: candidate.tagging,
+            grace,
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
@@ -257,7 +265,7 @@ impl Interceptor {
     /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
     async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
         let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
-        run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
+        self.serve(wanted).await.unwrap_or_else(Problem::into_response)
     }
 
     /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
@@ -273,7 +281,7 @@ impl Interceptor {
         let Some((run, offset)) = found else { return Ok(None) };
         let origin = headers.get(header::ORIGIN).cloned();
         let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
-        run_stream::serve(&self.gateway, wanted).await.map(Some)
+        self.serve(wanted).await.map(Some)
     }
 
     /// A stream that is not recorded: the answer says so, and the log says once per route how to
@@ -289,6 +297,11 @@ impl Interceptor {
         response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
         response
     }
+}
+
+/// How long a run of this route goes on without callers; `None`: to its end.
+fn grace(route: &Route) -> Option<Duration> {
+    (route.on_disconnect == OnDisconnect::Cancel).then_some(route.grace)
 }
 
 fn reason(kept_out: KeptOut) -> NotRecorded {

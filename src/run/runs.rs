@@ -16,6 +16,7 @@ use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::seats::Seats;
 use crate::run::steering::steer;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
@@ -105,8 +106,10 @@ impl Runs {
     /// for its opening.
     pub async fn begin(self: &Arc<Self>, spec: RunSpec, upstream: Body) -> Begun {
         let (caller, body) = caller(self.settings.caller_buffer);
+        let seats = Seats::new(spec.grace);
+        let body = body.seated(seats.take());
         // Its id is new: nobody drives it yet.
-        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller));
+        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller), seats);
         let opened = match opening {
             Some(opening) => timeout(self.settings.eager_after, opening).await.ok().and_then(Result::ok),
             None => None,
@@ -122,7 +125,7 @@ impl Runs {
     /// `None`: this instance drives a run of this id. The receiver hears the log's definite answer; unless
     /// that is [`Opened::Open`] nothing was begun, and the run is nobody's.
     pub fn open(self: &Arc<Self>, spec: RunSpec, call: Call) -> Option<oneshot::Receiver<Opened>> {
-        self.drive(spec, Feed::Unasked(call), None)
+        self.drive(spec, Feed::Unasked(call), None, Seats::new(None))
     }
 
     fn drive(
@@ -130,9 +133,10 @@ impl Runs {
         mut spec: RunSpec,
         feed: Feed,
         caller: Option<Caller>,
+        seats: Seats,
     ) -> Option<oneshot::Receiver<Opened>> {
         let found = Found::new(std::mem::take(&mut spec.values));
-        let (driven, orders) = orders(found.shared(), spec.steer.take());
+        let (driven, orders) = orders(found.shared(), spec.steer.take(), seats);
         if !self.driven.enter(&spec.run, driven) {
             return None;
         }
@@ -159,6 +163,11 @@ impl Runs {
             Command::Cancel { run, by, .. } => {
                 if let Some(driven) = self.driven.of(&run) {
                     driven.cancel(by);
+                }
+            }
+            Command::Caller { run, caller, here, .. } => {
+                if let Some(driven) = self.driven.of(&run) {
+                    driven.caller(caller, here);
                 }
             }
             Command::Steer(order) => {
@@ -195,7 +204,7 @@ impl Runs {
     /// After a terminal: starts what waited for it. `false`: this instance is leaving, and others have
     /// to do it.
     pub(super) async fn hand_on(&self, session: &SessionId) -> bool {
-        if self.tasks.is_closed() {
+        if self.is_leaving() {
             return false;
         }
         self.freed(session).await;
@@ -229,6 +238,11 @@ impl Runs {
     pub async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Whether this instance takes on nothing more: connections end by its own doing.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.tasks.is_closed()
     }
 
     /// Tells every run to end now, as `interrupted`.
