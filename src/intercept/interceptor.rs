@@ -19,6 +19,7 @@ use super::claim::Fate;
 use super::fingerprint::Fingerprint;
 use super::scope::Scope;
 use crate::config::{Config, KeptOut, OnDisconnect, Route, Routes};
+use crate::control::{Calls, Client};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
@@ -102,7 +103,8 @@ impl Interceptor {
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
-        let candidate = Candidate::new(route, &head, body.as_ref())?;
+        let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
+        let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
@@ -225,6 +227,7 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
+        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.client);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
@@ -235,9 +238,9 @@ impl Interceptor {
             key: None,
             route: route.pattern.to_string().into(),
             on_busy: OnBusy::Parallel,
-            values: Vec::new(),
-            on_cancel: None,
-            steer: None,
+            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            on_cancel: calls.cancel,
+            steer: calls.steer,
             ids: candidate.tagging,
             grace,
             stall: route.stall,

@@ -9,7 +9,9 @@
 mod books;
 mod call;
 mod caller;
+mod commands;
 mod commit;
+mod ghosts;
 mod lease;
 mod orders;
 mod owner;
@@ -18,6 +20,7 @@ mod seats;
 mod started;
 mod steering;
 mod tagged;
+mod takeover;
 
 pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
 pub use caller::CallerBody;

@@ -158,7 +158,7 @@ impl Runs {
     }
 
     /// Does what this instance is told. It may be told twice, and of runs that have ended.
-    pub fn obey(self: &Arc<Self>, command: Command) {
+    pub(super) fn obey(&self, command: Command) {
         match command {
             Command::Cancel { run, by, .. } => {
                 if let Some(driven) = self.driven.of(&run) {
@@ -185,7 +185,10 @@ impl Runs {
 
     /// A route of the session may be free: starts what waited for it. The time after which to ask
     /// again, where others are about to start something: they may die over it.
-    pub async fn freed(&self, session: &SessionId) -> Option<Duration> {
+    pub(super) async fn freed(&self, session: &SessionId) -> Option<Duration> {
+        if self.is_leaving() {
+            return None;
+        }
         let instance = self.instance();
         let starts = loop {
             match self.log.start_queued(session, &instance, START_WITHIN).await {
@@ -209,6 +212,11 @@ impl Runs {
         }
         self.freed(session).await;
         true
+    }
+
+    /// Whether this instance begins nothing any more; connections end by its own doing.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.tasks.is_closed()
     }
 
     /// Tells the upstream that a run was cancelled, in its own words.
@@ -238,11 +246,6 @@ impl Runs {
     pub async fn idle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    /// Whether this instance takes on nothing more: connections end by its own doing.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.tasks.is_closed()
     }
 
     /// Tells every run to end now, as `interrupted`.
