@@ -45,6 +45,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
         "intercept",
         &[
             "config",
+            "control",
             "gateway",
             "json_pointer",
             "log",

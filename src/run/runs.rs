@@ -18,6 +18,7 @@ use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::seats::Seats;
 use crate::run::steering::steer;
 use crate::run::takeover::take_over;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
@@ -108,8 +109,10 @@ impl Runs {
     /// for its opening.
     pub async fn begin(self: &Arc<Self>, spec: RunSpec, upstream: Body) -> Begun {
         let (caller, body) = caller(self.settings.caller_buffer);
+        let seats = Seats::new(spec.grace);
+        let body = body.seated(seats.take());
         // Its id is new: nobody drives it yet.
-        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller));
+        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller), seats);
         let opened = match opening {
             Some(opening) => timeout(self.settings.eager_after, opening).await.ok().and_then(Result::ok),
             None => None,
@@ -125,7 +128,7 @@ impl Runs {
     /// `None`: this instance drives a run of this id. The receiver hears the log's definite answer; unless
     /// that is [`Opened::Open`] nothing was begun, and the run is nobody's.
     pub fn open(self: &Arc<Self>, spec: RunSpec, call: Call) -> Option<oneshot::Receiver<Opened>> {
-        self.drive(spec, Feed::Unasked(call), None)
+        self.drive(spec, Feed::Unasked(call), None, Seats::new(None))
     }
 
     fn drive(
@@ -133,9 +136,10 @@ impl Runs {
         mut spec: RunSpec,
         feed: Feed,
         caller: Option<Caller>,
+        seats: Seats,
     ) -> Option<oneshot::Receiver<Opened>> {
         let found = Found::new(std::mem::take(&mut spec.values));
-        let (driven, orders) = orders(found.shared(), spec.steer.take());
+        let (driven, orders) = orders(found.shared(), spec.steer.take(), seats);
         if !self.driven.enter(&spec.run, driven) {
             return None;
         }
@@ -169,6 +173,11 @@ impl Runs {
             Command::Cancel { run, by, .. } => {
                 if let Some(driven) = self.driven.of(&run) {
                     driven.cancel(by);
+                }
+            }
+            Command::Caller { run, caller, here, .. } => {
+                if let Some(driven) = self.driven.of(&run) {
+                    driven.caller(caller, here);
                 }
             }
             Command::Steer(order) => {
@@ -215,7 +224,7 @@ impl Runs {
         true
     }
 
-    /// Whether this instance begins nothing any more.
+    /// Whether this instance begins nothing any more; connections end by its own doing.
     pub(super) fn is_leaving(&self) -> bool {
         self.tasks.is_closed()
     }
