@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::auth::Principal;
 use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
 use crate::gateway::{Gateway, Settings};
@@ -130,6 +131,7 @@ pub async fn run(
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
+        principal: Principal::new(config.auth.principal.clone()),
         cors_origins: config.server.cors_origins.clone(),
         tasks: tasks.clone(),
         places: Arc::new(Semaphore::new(config.limits.sockets)),

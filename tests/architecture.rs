@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 15] = [
+const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
     ("random", &[]),
     ("config", &["session"]),
+    ("auth", &["config", "server", "session"]),
     ("shutdown", &[]),
     ("telemetry", &["config", "log", "session"]),
     ("log", &["random", "session"]),
@@ -20,7 +21,7 @@ const MAY_KNOW: [(&str, &[&str]); 15] = [
     ("run", &["log", "random", "server", "session", "sse", "telemetry"]),
     (
         "gateway",
-        &["config", "hub", "log", "random", "run", "server", "session", "shutdown", "sse", "telemetry", "wire"],
+        &["auth", "config", "hub", "log", "random", "run", "server", "session", "shutdown", "sse", "telemetry", "wire"],
     ),
     ("proxy", &["config", "random", "server", "session", "telemetry", "wire"]),
     ("intercept", &["config", "gateway", "log", "proxy", "random", "run", "server", "session", "telemetry", "wire"]),

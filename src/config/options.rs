@@ -3,8 +3,8 @@
 //! these tables, so that none of them can know an option that the others do not.
 
 use super::kinds::{
-    BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern, Rule,
-    StorePlace,
+    BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern,
+    Principal, Rule, StorePlace,
 };
 use super::settings::{Config, Route};
 use super::value::{Bytes, Count, Delay, Given, Kind, ListOf, ListenAddress, OneOf, OrNone, Span, Unset, YesNo};
@@ -166,6 +166,8 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
 
     "auth.mode", auth.mode, OneOf<crate::config::AuthMode>,
         "How callers are authenticated. This version has `none` alone: whoever reaches the data listener may read every session, so any other address than loopback needs --allow-open.", flag: "auth", short: "auth";
+    "auth.principal", auth.principal, ListOf<Principal>,
+        "What of a request says whose it is: `header:NAME` or `cookie:NAME`; the first that is there counts. Requests with the same value are one user, whose sessions a new device can list. Only a digest of it is kept. Empty: nobody has sessions of their own.";
 
     "limits.event_bytes", limits.event_bytes, Bytes<u64>,
         "Largest event that is kept. A larger one still reaches the direct caller; the log gets an entry that says so.";
@@ -218,8 +220,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 };
 
 /// Options whose names are settled and that come with a later version.
-pub(super) const LATER: &[&str] =
-    &["store.ack", "store.encoding", "auth.principal", "auth.keys", "log.payloads", "dialect"];
+pub(super) const LATER: &[&str] = &["store.ack", "store.encoding", "auth.keys", "log.payloads", "dialect"];
 
 /// The same, of a route.
 pub(super) const ROUTE_LATER: &[&str] =

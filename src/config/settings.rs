@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::network::Network;
+use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule};
 use super::store_url::StoreUrl;
 
@@ -118,10 +119,12 @@ pub struct Server {
 }
 
 /// Who may do what.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Auth {
     /// How callers are authenticated.
     pub mode: AuthMode,
+    /// Where a request says whose it is; the first that has a value wins.
+    pub principal: Vec<PrincipalRule>,
 }
 
 /// How callers are authenticated.
@@ -308,6 +311,12 @@ impl Default for Server {
             identity_body_limit: 16 * MIB,
             demo: false,
         }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Auth { mode: AuthMode::None, principal: vec![PrincipalRule::Header(http::header::AUTHORIZATION)] }
     }
 }
 

@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::ws::{self, SUBPROTOCOL};
+use crate::gateway::{Caller, Gateway};
 use crate::server::{Body, Problem, empty};
 use crate::session::After;
 use crate::wire::{Attach, Code};
@@ -23,6 +23,7 @@ pub fn upgrade(gateway: &Arc<Gateway>, mut request: Request<Incoming>) -> Result
     let key = handshake_key(&request)?;
     check_origin(gateway, request.headers())?;
     let first = first_attach(request.uri())?;
+    let caller = Caller::of(&gateway.principal, request.uri(), request.headers())?;
     let Some(place) = gateway.place() else {
         return Err(Problem::new(Code::TooMany, "this instance has all the sockets that it may have; try again later"));
     };
@@ -31,7 +32,7 @@ pub fn upgrade(gateway: &Arc<Gateway>, mut request: Request<Incoming>) -> Result
     let gateway = gateway.clone();
     gateway.tasks.clone().spawn(async move {
         match upgraded.await {
-            Ok(io) => ws::serve(TokioIo::new(io), gateway, first).await,
+            Ok(io) => ws::serve(TokioIo::new(io), gateway, caller, first).await,
             Err(error) => tracing::debug!(%error, "the client left during the handshake"),
         }
         drop(place);

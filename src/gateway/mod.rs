@@ -6,6 +6,7 @@
 
 pub mod api;
 mod attachment;
+mod caller;
 pub mod demo;
 pub mod handshake;
 mod pages;
@@ -15,12 +16,15 @@ mod socket;
 pub mod sse;
 pub mod ws;
 
+pub use caller::Caller;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Principal;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::log::Log;
@@ -39,6 +43,8 @@ pub struct Gateway {
     pub shutdown: Shutdown,
     /// Counters.
     pub metrics: Metrics,
+    /// Where a request says whose it is.
+    pub principal: Principal,
     /// Origins that may use our own routes from a browser.
     pub cors_origins: Vec<String>,
     /// The connections, for the shutdown to wait for.

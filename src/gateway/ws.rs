@@ -16,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::gateway::Gateway;
 use crate::gateway::attachment::{Attachment, Filter, FrameText};
 use crate::gateway::socket::{Happened, Socket};
+use crate::gateway::{Caller, Gateway};
 use crate::hub::{Delivery, NoSession, Subscription};
 use crate::log::StoreHealth;
 use crate::session::SessionId;
@@ -59,6 +59,7 @@ type Steps = FuturesUnordered<Abortable<BoxFuture<'static, Step>>>;
 
 struct Connection<S> {
     gateway: Arc<Gateway>,
+    caller: Caller,
     socket: Socket<S>,
     steps: Steps,
     attached: HashMap<SessionId, AbortHandle>,
@@ -70,8 +71,8 @@ struct Connection<S> {
     store_up: bool,
 }
 
-/// Serves one upgraded connection until it ends. `first` is the session named in its URL.
-pub async fn serve<S>(io: S, gateway: Arc<Gateway>, first: Option<Attach>)
+/// Serves one upgraded connection of `caller` until it ends. `first` is the session named in its URL.
+pub async fn serve<S>(io: S, gateway: Arc<Gateway>, caller: Caller, first: Option<Attach>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -79,6 +80,7 @@ where
     let socket = Socket::new(io, gateway.settings.message_bytes).await;
     let connection = Connection {
         gateway,
+        caller,
         socket,
         steps: FuturesUnordered::new(),
         attached: HashMap::new(),
@@ -93,7 +95,7 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     async fn run(mut self, first: Option<Attach>) {
         let heartbeat = self.gateway.settings.heartbeat;
-        let connection = format!("{:016x}", crate::random::u64());
+        let connection = self.caller.connection.clone();
         self.say(&ServerMessage::Welcome {
             connection: &connection,
             heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
