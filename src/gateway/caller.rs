@@ -1,12 +1,11 @@
 //! Who is on the other end: of a WebSocket for its whole life, of an HTTP call for that call.
 
-use bytestring::ByteString;
 use http::{HeaderMap, HeaderName};
 
 use crate::auth::Principal;
 use crate::gateway::query::Query;
 use crate::server::Problem;
-use crate::session::{ClientName, Subject};
+use crate::session::{ClientName, ConnectionId, Subject};
 use crate::wire::Code;
 
 /// By which a client names itself over HTTP.
@@ -16,7 +15,7 @@ const CLIENT: HeaderName = HeaderName::from_static("sidestream-client");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The connection's id: unique, made by us.
-    pub connection: ByteString,
+    pub connection: ConnectionId,
     /// What it is called: the name that it gave itself, else the connection's id.
     pub client: ClientName,
     /// Whether it gave itself that name.
@@ -39,12 +38,12 @@ impl Caller {
             (None, Some(name)) => Some(ClientName::parse(name.to_str().unwrap_or_default()).map_err(wrong)?),
             (None, None) => None,
         };
-        let connection = format!("{:016x}", crate::random::u64());
+        let connection = ConnectionId::from_random(crate::random::u128());
         let (client, named) = match given {
             Some(name) => (name, true),
-            None => (ClientName::parse(&connection).map_err(wrong)?, false),
+            None => (ClientName::parse(connection.as_str()).map_err(wrong)?, false),
         };
-        Ok(Caller { connection: connection.into(), client, named, subject: principal.subject(headers) })
+        Ok(Caller { connection, client, named, subject: principal.subject(headers) })
     }
 }
 
@@ -66,7 +65,7 @@ mod tests {
         let tablet = caller("/ws", Some("tablet")).unwrap();
         assert_eq!((tablet.client.as_str(), tablet.named), ("tablet", true));
         let nobody = caller("/ws", None).unwrap();
-        assert_eq!((nobody.client.as_str(), nobody.named), (&*nobody.connection, false));
+        assert_eq!((nobody.client.as_str(), nobody.named), (nobody.connection.as_str(), false));
     }
 
     #[test]

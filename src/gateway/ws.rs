@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let heartbeat = self.gateway.settings.heartbeat;
         let connection = self.caller.connection.clone();
         self.say(&ServerMessage::Welcome {
-            connection: &connection,
+            connection: connection.as_str(),
             heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
             max_message_bytes: self.gateway.settings.message_bytes,
         });

@@ -206,6 +206,7 @@ impl Followed {
                         check_at = Instant::now() + self.patience();
                         self.take(prev, entries)
                     }
+                    Some(Push::Note(_)) => false,
                     Some(Push::Check) => true,
                     None => return Ok(End::Disturbed),
                 },

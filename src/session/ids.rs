@@ -69,6 +69,10 @@ id! {
 }
 
 id! {
+    /// The id of one connection of a client. Never used again after its end.
+    ConnectionId
+}
+id! {
     /// The name of a client: what it calls itself, or the id of its connection.
     ClientName
 }
