@@ -32,6 +32,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
+mod json_pointer;
 mod random;
 pub mod shutdown;
 pub mod telemetry;

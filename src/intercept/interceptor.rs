@@ -17,14 +17,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::config::{Config, Ids, Intercept, Route};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
-use crate::log::StoreHealth;
+use crate::json_pointer;
+use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{
-    AcceptEncoding, Basis, Codings, Decoded, Identity, Passthrough, UpstreamBody, buffer, identify, json_pointer,
-    needs_body, problem,
+    AcceptEncoding, Basis, Codings, Decoded, Identity, Passthrough, UpstreamBody, buffer, identify, needs_body, problem,
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
-use crate::session::{Kind, Record, RunId, RunState};
+use crate::session::{Kind, Record, RunId, RunState, Subject};
 use crate::telemetry::{Fact, NotRecorded, RunStarted, SessionRuleSkipped, StreamNotRecorded};
 use crate::wire::Code;
 
@@ -60,6 +60,7 @@ pub struct Interceptor {
 struct Candidate {
     method: Method,
     path: String,
+    subject: Option<Subject>,
     identity: Identity,
     input: Option<String>,
     source: Option<String>,
@@ -134,7 +135,7 @@ impl Interceptor {
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
-        let candidate = Candidate::new(route, &head, body.as_ref())?;
+        let candidate = Candidate::new(route, &head, body.as_ref(), self.gateway.principal.subject(&head.headers))?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
@@ -215,8 +216,16 @@ impl Interceptor {
             session: named.session.clone(),
             run: run.clone(),
             opening,
-            status: head.status.as_u16(),
+            status: Some(head.status.as_u16()),
             source,
+            parent: None,
+            key: None,
+            route: route.pattern.to_string().into(),
+            on_busy: OnBusy::Parallel,
+            subject: candidate.subject,
+            values: Vec::new(),
+            on_cancel: None,
+            steer: None,
             ids: candidate.tagging,
             stall: route.stall,
             stall_limit: route.stall_limit,
@@ -275,17 +284,23 @@ impl Interceptor {
 }
 
 impl Candidate {
-    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>) -> Result<Self, Problem> {
+    fn new(
+        route: &Route,
+        head: &request::Parts,
+        body: Option<&Bytes>,
+        subject: Option<Subject>,
+    ) -> Result<Self, Problem> {
         let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
         let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Candidate {
+            subject,
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             identity: identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
             input: route
                 .input
                 .as_deref()
-                .and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
+                .and_then(|pointer| json_pointer::find(body?, pointer).map(|value| value.get().to_owned())),
             source: source.filter(|name| name.len() <= 128),
             tagging: match route.ids {
                 Ids::Off => Tagging::Off,
