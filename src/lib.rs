@@ -21,6 +21,8 @@ pub mod log;
 
 pub mod hub;
 
+pub mod sharing;
+
 pub mod gateway;
 
 pub mod wire;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 16] = [
+const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
@@ -18,11 +18,26 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("shutdown", &[]),
     ("telemetry", &["config", "log", "session"]),
     ("log", &["random", "session"]),
+    ("sharing", &["log", "random", "session"]),
     ("hub", &["log", "session", "telemetry"]),
     ("run", &["json_pointer", "log", "random", "server", "session", "sse", "telemetry"]),
     (
         "gateway",
-        &["auth", "config", "hub", "log", "random", "run", "server", "session", "shutdown", "sse", "telemetry", "wire"],
+        &[
+            "auth",
+            "config",
+            "hub",
+            "log",
+            "random",
+            "run",
+            "server",
+            "session",
+            "sharing",
+            "shutdown",
+            "sse",
+            "telemetry",
+            "wire",
+        ],
     ),
     ("proxy", &["config", "json_pointer", "random", "server", "session", "telemetry", "wire"]),
     (
@@ -42,7 +57,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
         ],
     ),
     ("server", &["gateway", "intercept", "proxy", "wire"]),
-    ("admin", &["log", "run", "server", "shutdown", "telemetry", "wire"]),
+    ("admin", &["log", "run", "server", "session", "shutdown", "telemetry", "wire"]),
 ];
 
 /// Crates that a sans-I/O module may name.

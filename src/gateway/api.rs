@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::gateway::{Gateway, run_stream, sse};
+use crate::gateway::{Gateway, listing, run_stream, sse};
 use crate::log::{Bounds, Unavailable};
 use crate::server::{Body, Problem, empty, full};
 use crate::session::{RunId, SessionId};
@@ -39,6 +39,7 @@ async fn route(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &str) 
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (method, uri) = (request.method(), request.uri());
     match (method.as_str(), segments.as_slice()) {
+        ("GET", ["v1", "sessions"]) => listing::list(gateway, uri, request.headers()).await,
         ("GET", ["v1", "sessions", session]) => describe(gateway, &id(session)?).await,
         ("DELETE", ["v1", "sessions", session]) => erase(gateway, &id(session)?).await,
         ("GET", ["v1", "sessions", session, "events"]) => {
@@ -49,9 +50,13 @@ async fn route(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &str) 
         }
         ("GET", ["v1", "runs", run]) => find_run(gateway, run).await,
         (_, ["v1", "sessions", _]) => Ok(not_allowed("GET, DELETE")),
-        (_, ["v1", "sessions", _, "events"] | ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => {
-            Ok(not_allowed("GET"))
-        }
+        (
+            _,
+            ["v1", "sessions"]
+            | ["v1", "sessions", _, "events"]
+            | ["v1", "runs", _]
+            | ["v1", "sessions", _, "runs", _, "stream"],
+        ) => Ok(not_allowed("GET")),
         _ => Err(Problem::new(Code::NotFound, "there is no such route; see the protocol's HTTP API")),
     }
 }

@@ -9,9 +9,11 @@ mod attachment;
 mod caller;
 pub mod demo;
 pub mod handshake;
+mod listing;
 mod pages;
 mod query;
 pub mod run_stream;
+mod sharing;
 mod socket;
 pub mod sse;
 pub mod ws;
@@ -28,6 +30,7 @@ use crate::auth::Principal;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::log::Log;
+use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -43,6 +46,10 @@ pub struct Gateway {
     pub shutdown: Shutdown,
     /// Counters.
     pub metrics: Metrics,
+    /// Who is here through this instance.
+    pub attendance: Arc<Attendance>,
+    /// The producer of what clients publish.
+    pub publisher: Publisher,
     /// Where a request says whose it is.
     pub principal: Principal,
     /// Origins that may use our own routes from a browser.

@@ -171,6 +171,8 @@ impl Reader {
                 // What was there is sent; the head must not wait for what is to come.
                 Delivery::Live(_) => return Next::Chunk(Bytes::new()),
                 Delivery::Gap(gap) => return Next::Gap(gap),
+                // It did not ask for them.
+                Delivery::News(_) | Delivery::Whole(_) => {}
                 Delivery::Erased => return Next::End(Err("the session was erased")),
             }
         }

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::gateway::attachment::{Attachment, Filter, FrameText};
+use crate::gateway::attachment::{Attachment, Filter, FrameText, here, own_cursor};
+use crate::gateway::sharing::{Shares, Sharing};
 use crate::gateway::socket::{Happened, Socket};
 use crate::gateway::{Caller, Gateway};
 use crate::hub::{Delivery, NoSession, Subscription};
@@ -60,6 +61,7 @@ type Steps = FuturesUnordered<Abortable<BoxFuture<'static, Step>>>;
 struct Connection<S> {
     gateway: Arc<Gateway>,
     caller: Caller,
+    sharing: Sharing,
     socket: Socket<S>,
     steps: Steps,
     attached: HashMap<SessionId, AbortHandle>,
@@ -79,6 +81,7 @@ where
     let _counted = gateway.metrics.socket();
     let socket = Socket::new(io, gateway.settings.message_bytes).await;
     let connection = Connection {
+        sharing: Sharing::new(gateway.clone(), caller.clone()),
         gateway,
         caller,
         socket,
@@ -175,12 +178,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             ClientMessage::Detach { session } => match self.attached.remove(&session) {
                 Some(handle) => {
                     handle.abort();
+                    self.sharing.leave(&session);
                     self.say(&ServerMessage::Ack { reference: reference.as_ref(), outcome: None });
                 }
                 None => {
                     self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it")
                 }
             },
+            ClientMessage::Publish(publish) => self.share(Shares::Publish(publish), reference),
+            ClientMessage::Presence(presence) => {
+                let attached = self.attached.contains_key(&presence.session);
+                self.share(Shares::Presence(presence, attached), reference);
+            }
+            ClientMessage::Read(read) => self.share(Shares::Read(read), reference),
             ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
             ClientMessage::Pong => {}
             ClientMessage::Send(_)
@@ -190,6 +200,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 self.error(reference.as_ref(), None, Code::NotSupported, "live control comes with the next commit");
             }
         }
+    }
+
+    /// Begins what is asked for; its answer comes when it is done.
+    fn share(&mut self, shares: Shares, reference: Option<Reference>) {
+        let answer = self.sharing.answer(shares, reference);
+        let (_, registration) = AbortHandle::new_pair();
+        let step: BoxFuture<'static, Step> = Box::pin(async move { Step::Answer(answer.await) });
+        self.steps.push(Abortable::new(step, registration));
     }
 
     fn attach(&mut self, attach: Attach, reference: Option<Reference>) {
@@ -222,16 +240,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Ok(Step::Subscribed(asked, outcome)) => match outcome {
                 Ok(subscription) => {
                     let Asked { attach, reference } = *asked;
+                    let Subscription { cursor, offset, tail, active } = subscription;
+                    let mut attachment = Attachment::new(cursor, Filter::of(&attach), offset);
+                    let user = self.caller.user();
+                    let whole = attachment.share(user.clone());
+                    let present: Vec<_> = whole.present.iter().map(here).collect();
                     self.say(&ServerMessage::Attached {
                         reference: reference.as_ref(),
                         session: &attach.session,
-                        offset: subscription.offset,
-                        tail: subscription.tail,
-                        runs: &subscription.active,
-                        replaying: subscription.offset.seq < subscription.tail.seq,
+                        offset,
+                        tail,
+                        runs: &active,
+                        present: &present,
+                        read: own_cursor(&whole, user.as_ref()).map(|cursor| cursor.offset),
+                        replaying: offset.seq < tail.seq,
                     });
-                    let filter = Filter::of(&attach);
-                    self.follow(attach.session, Attachment::new(subscription.cursor, filter, subscription.offset));
+                    self.follow(attach.session, attachment);
                     None
                 }
                 Err(error) => self.refused(&asked.attach, asked.reference.as_ref(), &error),
@@ -242,6 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 let session = attachment.session().clone();
                 if matches!(delivery, Delivery::Erased) {
                     self.attached.remove(&session);
+                    self.sharing.leave(&session);
                 } else if self.attached.contains_key(&session) {
                     self.follow(session, *attachment);
                 }

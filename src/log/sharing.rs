@@ -12,6 +12,10 @@ use bytestring::ByteString;
 
 use crate::session::{ClientName, ConnectionId, Offset, SessionId, Subject};
 
+/// For how long a client is here without being renewed. Whoever follows the session learns of its
+/// end so much later at most, also where the instance that held it died without a word.
+pub const PRESENCE_LEASE: Duration = Duration::from_secs(15);
+
 /// Clients that may be here in one session; one more is refused.
 pub const MOST_PRESENT: usize = 1000;
 
@@ -128,6 +132,20 @@ pub struct Used {
     pub ms: u64,
     /// Which session.
     pub session: SessionId,
+}
+
+impl Used {
+    /// The place in the list that `Display` wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (ms, session) = text.split_once('.')?;
+        Some(Used { ms: ms.parse().ok()?, session: SessionId::from_store(session).ok()? })
+    }
+}
+
+impl std::fmt::Display for Used {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.ms, self.session)
+    }
 }
 
 impl User {
