@@ -12,6 +12,7 @@ mod attach;
 mod bad_input;
 mod bad_start;
 mod browsers;
+mod continuity;
 mod filters;
 mod identity;
 mod instances;
