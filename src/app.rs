@@ -15,6 +15,7 @@ use crate::admin::Admin;
 use crate::auth::Principal;
 use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
+use crate::control::Control;
 use crate::gateway::{Gateway, Settings};
 use crate::hub::{Hub, HubLimits};
 use crate::intercept::Interceptor;
@@ -22,7 +23,7 @@ use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
 use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::Passthrough;
-use crate::run::{Runs, RunsSettings, keep_lease};
+use crate::run::{Runs, RunsSettings, StartQueued, keep_lease};
 use crate::server::{Manners, Peer, Router, serve};
 use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
@@ -128,8 +129,16 @@ pub async fn run(
     let limits = HubLimits { ring_bytes: config.limits.ring_bytes };
     let farewells = TaskTracker::new();
     let attendance = Attendance::new(log.clone(), farewells.clone());
+    let (hub, attended) = Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new());
+    let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
+    let proxy = Arc::new(proxy);
+    let control = Control::new(log.clone(), hub.clone(), runs.clone(), proxy.clone(), &config, metrics.clone());
+    let starter: Arc<dyn StartQueued> = control.clone();
+    runs.queued_start_by(Arc::downgrade(&starter));
     let gateway = Arc::new(Gateway {
-        hub: Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new()),
+        hub,
+        control,
+        credentials: config.send.credentials.clone(),
         log: log.clone(),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),
@@ -141,7 +150,6 @@ pub async fn run(
         tasks: tasks.clone(),
         places: Arc::new(Semaphore::new(config.limits.sockets)),
     });
-    let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
     let interceptor = Arc::new(Interceptor::new(proxy, runs.clone(), gateway.clone(), &config));
     let router = Arc::new(Router::new(config.server.prefix.clone(), config.server.demo, gateway, interceptor));
     let admin = Arc::new(Admin {
@@ -160,7 +168,7 @@ pub async fn run(
 
     let (stop, stop_health) = (CancellationToken::new(), CancellationToken::new());
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };
-    let lease = tokio::spawn(keep_lease(runs.clone()));
+    let lease = tokio::spawn(keep_lease(runs.clone(), attended));
     let presence = tokio::spawn(attendance.keep());
     let watch = tokio::spawn(watch_store(log.clone(), metrics));
     let health = tokio::spawn({

@@ -25,6 +25,8 @@ pub mod sharing;
 
 pub mod gateway;
 
+pub mod control;
+
 pub mod wire;
 
 pub mod session;

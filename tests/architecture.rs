@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 18] = [
+const MAY_KNOW: [(&str, &[&str]); 19] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
@@ -26,6 +26,7 @@ const MAY_KNOW: [(&str, &[&str]); 18] = [
         &[
             "auth",
             "config",
+            "control",
             "hub",
             "log",
             "random",
@@ -38,6 +39,10 @@ const MAY_KNOW: [(&str, &[&str]); 18] = [
             "telemetry",
             "wire",
         ],
+    ),
+    (
+        "control",
+        &["config", "hub", "json_pointer", "log", "proxy", "random", "run", "server", "session", "telemetry", "wire"],
     ),
     ("proxy", &["config", "json_pointer", "random", "server", "session", "telemetry", "wire"]),
     (

@@ -7,6 +7,8 @@
 //! each kind of value is written; `load` merges `file`, `environment` and flags; `check` has the
 //! rules about values together.
 
+mod call_kinds;
+mod calls;
 mod check;
 mod document;
 mod environment;
@@ -18,10 +20,12 @@ mod options;
 mod principal;
 mod problem;
 mod route;
+mod routes;
 mod settings;
 mod store_url;
 mod value;
 
+pub use calls::{CallTemplate, Credential, EventValue, SteerPolicy};
 pub use document::{default_file, page, summary};
 pub use load::{Loaded, Sources, load};
 pub use network::Network;
@@ -29,5 +33,6 @@ pub use options::{OPTIONS, Opt, ROUTE_OPTIONS, SECTIONS, Section};
 pub use principal::PrincipalRule;
 pub use problem::{Origin, Problem, Problems};
 pub use route::{RoutePattern, SessionRule, path_segment};
+pub use routes::{KeptOut, Routes};
 pub use settings::*;
 pub use store_url::StoreUrl;

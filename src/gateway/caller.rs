@@ -3,8 +3,10 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::auth::Principal;
+use crate::control::Client;
+use crate::gateway::Gateway;
 use crate::gateway::query::Query;
-use crate::server::Problem;
+use crate::server::{Peer, Problem};
 use crate::session::{ClientName, ConnectionId, Subject};
 use crate::wire::Code;
 
@@ -44,6 +46,15 @@ impl Caller {
             None => (ClientName::parse(connection.as_str()).map_err(wrong)?, false),
         };
         Ok(Caller { connection, client, named, subject: principal.subject(headers) })
+    }
+}
+
+impl Caller {
+    /// The caller as one for whom requests are made: its request came from `peer` with `headers`, at the
+    /// upstream's `path`.
+    pub fn requester(&self, gateway: &Gateway, peer: Peer, headers: &HeaderMap, path: Option<String>) -> Client {
+        let client = Client::new(self.client.as_str().into(), peer, headers, &gateway.credentials, path);
+        Client { subject: self.subject.clone(), ..client }
     }
 }
 

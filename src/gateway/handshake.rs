@@ -13,13 +13,20 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::gateway::query::Query;
 use crate::gateway::ws::{self, SUBPROTOCOL};
 use crate::gateway::{Caller, Gateway};
-use crate::server::{Body, Problem, empty};
+use crate::server::{Body, Peer, Problem, empty};
 use crate::session::After;
 use crate::wire::{Attach, Code};
 
 /// Answers a request for a WebSocket: `101`, and the connection is served from then on; or a
 /// problem that says what is missing.
-pub fn upgrade(gateway: &Arc<Gateway>, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+///
+/// `path` is where `send` goes unless it says otherwise: that of the request, where it is the upstream's.
+pub fn upgrade(
+    gateway: &Arc<Gateway>,
+    mut request: Request<Incoming>,
+    peer: Peer,
+    path: Option<String>,
+) -> Result<Response<Body>, Problem> {
     let key = handshake_key(&request)?;
     check_origin(gateway, request.headers())?;
     let first = first_attach(request.uri())?;
@@ -27,12 +34,13 @@ pub fn upgrade(gateway: &Arc<Gateway>, mut request: Request<Incoming>) -> Result
     let Some(place) = gateway.place() else {
         return Err(Problem::new(Code::TooMany, "this instance has all the sockets that it may have; try again later"));
     };
+    let client = caller.requester(gateway, peer, request.headers(), path);
     let chosen = offers(request.headers()).any(|offer| offer == SUBPROTOCOL);
     let upgraded = hyper::upgrade::on(&mut request);
     let gateway = gateway.clone();
     gateway.tasks.clone().spawn(async move {
         match upgraded.await {
-            Ok(io) => ws::serve(TokioIo::new(io), gateway, caller, first).await,
+            Ok(io) => ws::serve(TokioIo::new(io), gateway, caller, client, first).await,
             Err(error) => tracing::debug!(%error, "the client left during the handshake"),
         }
         drop(place);

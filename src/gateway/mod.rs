@@ -7,6 +7,7 @@
 pub mod api;
 mod attachment;
 mod caller;
+mod control;
 pub mod demo;
 pub mod handshake;
 mod listing;
@@ -23,11 +24,13 @@ pub use caller::Caller;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Principal;
 use crate::config::Config;
+use crate::control::Control;
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::sharing::{Attendance, Publisher};
@@ -38,6 +41,10 @@ use crate::telemetry::Metrics;
 pub struct Gateway {
     /// Followed sessions.
     pub hub: Arc<Hub>,
+    /// Live control.
+    pub control: Arc<Control>,
+    /// Headers of a client's own request that go with what it sends.
+    pub credentials: Vec<HeaderName>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
     /// Bounds and manners.

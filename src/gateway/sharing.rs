@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
-use tokio::sync::Semaphore;
 
 use crate::gateway::{Caller, Gateway};
 use crate::log::{Appeared, Ephemeral, Marked, Present, ReadCursor, Unavailable, User};
@@ -28,11 +27,7 @@ pub(super) struct Sharing {
     gateway: Arc<Gateway>,
     caller: Caller,
     seats: Seats,
-    waiting: Arc<Semaphore>,
 }
-
-/// Messages of one socket that may wait for their answers; more are refused.
-const WAITING: usize = 64;
 
 type Refusal = (Code, String);
 
@@ -43,7 +38,7 @@ impl Sharing {
     /// The part of `caller`, who is nowhere yet.
     pub(super) fn new(gateway: Arc<Gateway>, caller: Caller) -> Self {
         let seats = Seats::new(gateway.attendance.clone(), caller.connection.clone());
-        Sharing { gateway, caller, seats, waiting: Arc::new(Semaphore::new(WAITING)) }
+        Sharing { gateway, caller, seats }
     }
 
     /// Leaves `session`, where this socket is detached from it.
@@ -58,17 +53,12 @@ impl Sharing {
             Shares::Presence(Presence { session, .. }, _) => session.clone(),
             Shares::Read(ReadTo { session, .. }) => session.clone(),
         };
-        let place = self.waiting.clone().try_acquire_owned().ok();
         let doing = match shares {
-            _ if place.is_none() => {
-                refuse(Code::TooMany, format!("{WAITING} messages of this socket wait for their answers already"))
-            }
             Shares::Publish(publish) => self.publish(publish),
             Shares::Presence(presence, attached) => self.be_here(presence, attached),
             Shares::Read(read) => self.read(read),
         };
         async move {
-            let _place = place;
             let reference = reference.as_ref();
             match doing.await {
                 Ok(outcome) => ServerMessage::Ack { reference, outcome: outcome.as_ref() }.encode(),

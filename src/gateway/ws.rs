@@ -16,20 +16,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::control::{Client, Control};
 use crate::gateway::attachment::{Attachment, Filter, FrameText, here, own_cursor};
 use crate::gateway::sharing::{Shares, Sharing};
 use crate::gateway::socket::{Happened, Socket};
 use crate::gateway::{Caller, Gateway};
 use crate::hub::{Delivery, NoSession, Subscription};
 use crate::log::StoreHealth;
+use crate::server::Problem;
 use crate::session::SessionId;
-use crate::wire::{Attach, ClientMessage, Code, Reference, ServerMessage};
+use crate::wire::{Attach, ClientMessage, Code, Outcome, Reference, ServerMessage};
 
 /// The WebSocket subprotocol of this protocol version.
 pub const SUBPROTOCOL: &str = "sidestream.v1";
 
 /// How long a closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// How many messages of one socket may wait for their answers; more are refused.
+const ASKED: usize = 64;
 
 /// How often a filtered subscriber that gets nothing is told where it is.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
@@ -61,20 +66,24 @@ type Steps = FuturesUnordered<Abortable<BoxFuture<'static, Step>>>;
 struct Connection<S> {
     gateway: Arc<Gateway>,
     caller: Caller,
+    client: Arc<Client>,
     sharing: Sharing,
     socket: Socket<S>,
     steps: Steps,
     attached: HashMap<SessionId, AbortHandle>,
     /// The session named in the URL: if it does not exist the connection is closed.
     required: Option<SessionId>,
+    /// How many of its messages wait for their answers.
+    asked: usize,
     heard: bool,
     missed: u32,
     /// What the client believes of the store.
     store_up: bool,
 }
 
-/// Serves one upgraded connection of `caller` until it ends. `first` is the session named in its URL.
-pub async fn serve<S>(io: S, gateway: Arc<Gateway>, caller: Caller, first: Option<Attach>)
+/// Serves one upgraded connection of `caller` until it ends; `client` is what is needed to make requests
+/// for it. `first` is the session named in its URL.
+pub async fn serve<S>(io: S, gateway: Arc<Gateway>, caller: Caller, client: Client, first: Option<Attach>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -84,10 +93,12 @@ where
         sharing: Sharing::new(gateway.clone(), caller.clone()),
         gateway,
         caller,
+        client: Arc::new(client),
         socket,
         steps: FuturesUnordered::new(),
         attached: HashMap::new(),
         required: first.as_ref().filter(|attach| !attach.create).map(|attach| attach.session.clone()),
+        asked: 0,
         heard: true,
         missed: 0,
         store_up: true,
@@ -193,21 +204,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             ClientMessage::Read(read) => self.share(Shares::Read(read), reference),
             ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
             ClientMessage::Pong => {}
-            ClientMessage::Send(_)
-            | ClientMessage::Cancel(_)
-            | ClientMessage::Steer(_)
-            | ClientMessage::Queue { .. } => {
-                self.error(reference.as_ref(), None, Code::NotSupported, "live control comes with the next commit");
+            ClientMessage::Send(send) => {
+                self.ask(reference, |control, client| async move { control.send(&client, *send).await });
+            }
+            ClientMessage::Cancel(cancel) => {
+                self.ask(reference, |control, client| async move { control.cancel(&client, cancel).await });
+            }
+            ClientMessage::Steer(steer) => {
+                self.ask(reference, |control, client| async move { control.steer(&client, steer).await });
+            }
+            ClientMessage::Queue { session } => {
+                self.ask(reference, |control, _| async move { control.queue(&session).await });
             }
         }
     }
 
-    /// Begins what is asked for; its answer comes when it is done.
+    /// Shares what the client asks to; the answer comes when it is done.
     fn share(&mut self, shares: Shares, reference: Option<Reference>) {
-        let answer = self.sharing.answer(shares, reference);
-        let (_, registration) = AbortHandle::new_pair();
-        let step: BoxFuture<'static, Step> = Box::pin(async move { Step::Answer(answer.await) });
-        self.steps.push(Abortable::new(step, registration));
+        if self.may_ask(reference.as_ref()) {
+            let answer = self.sharing.answer(shares, reference);
+            self.answer_later(answer);
+        }
+    }
+
+    /// Does what the client asks, and answers when it is done. It is done even if the socket closes.
+    fn ask<F>(&mut self, reference: Option<Reference>, work: impl FnOnce(Arc<Control>, Arc<Client>) -> F)
+    where
+        F: Future<Output = Result<Outcome, Problem>> + Send + 'static,
+    {
+        if !self.may_ask(reference.as_ref()) {
+            return;
+        }
+        let work = tokio::spawn(work(self.gateway.control.clone(), self.client.clone()));
+        self.answer_later(Box::pin(async move {
+            let done = work.await.unwrap_or_else(|defect| Err(Problem::new(Code::Internal, defect.to_string())));
+            let reference = reference.as_ref();
+            match &done {
+                Ok(outcome) => ServerMessage::Ack { reference, outcome: Some(outcome) }.encode(),
+                Err(problem) => {
+                    let (code, message) = (problem.code, &*problem.detail);
+                    ServerMessage::Error { reference, session: None, code, message }.encode()
+                }
+            }
+        }));
+    }
+
+    /// Whether one more message may wait for its answer; refuses it where not.
+    fn may_ask(&mut self, reference: Option<&Reference>) -> bool {
+        let may = self.asked < ASKED;
+        if may {
+            self.asked += 1;
+        } else {
+            let message = "too many of this socket's messages wait for their answers";
+            self.error(reference, None, Code::TooMany, message);
+        }
+        may
+    }
+
+    fn answer_later(&mut self, answer: BoxFuture<'static, String>) {
+        let answer: BoxFuture<'static, Step> = Box::pin(async move { Step::Answer(answer.await) });
+        self.steps.push(Abortable::new(answer, AbortHandle::new_pair().1));
     }
 
     fn attach(&mut self, attach: Attach, reference: Option<Reference>) {
@@ -234,6 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         match step {
             Err(Aborted) => None,
             Ok(Step::Answer(text)) => {
+                self.asked -= 1;
                 self.socket.send(text.into());
                 None
             }

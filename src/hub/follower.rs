@@ -31,6 +31,8 @@ const RETRY: Duration = Duration::from_millis(250);
 
 /// How much later than a lease ends it is looked for: the store's clock decides.
 const AFTER_LEASE: Duration = Duration::from_millis(50);
+/// How often the active runs of a session are looked after, however many subscribe.
+const ATTEND_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a new subscriber waits for the store.
 const READY: Duration = Duration::from_secs(5);
@@ -74,6 +76,8 @@ struct State {
     board: Board,
     /// When the first lease of who is here ends, as far as it is known.
     lease_ends: Option<Instant>,
+    attended: Option<Instant>,
+    attend_again: bool,
 }
 
 /// What a new subscriber is told.
@@ -137,6 +141,19 @@ impl Followed {
     pub(super) fn news(&self, from: u64) -> (Behind, u64) {
         let state = self.lock();
         (state.board.since(from), state.board.next())
+    }
+
+    /// Has the session's active runs looked after: now, or where that was done a moment ago, soon.
+    pub(super) fn attend(&self, hub: &Hub) {
+        let mut state = self.lock();
+        if state.active.is_empty() {
+            return;
+        }
+        state.attend_again = state.attended.is_some_and(|at| at.elapsed() < ATTEND_EVERY);
+        if !state.attend_again {
+            state.attended = Some(Instant::now());
+            hub.attend(&self.session);
+        }
     }
 
     /// Asks the follower to compare its tail with the log's.
@@ -234,16 +251,23 @@ impl Followed {
                         false
                     }
                     Some(Push::Check) => {
+                        // The connection is another now, perhaps to another server, which may have lost something.
+                        self.attend(hub);
                         self.share(hub).await?;
                         true
                     }
                     None => return Ok(End::Disturbed),
                 },
                 () = self.check.notified() => true,
-                () = tokio::time::sleep_until(check_at) => true,
                 () = tokio::time::sleep_until(lease_ends.unwrap_or(check_at)), if lease_ends.is_some() => {
                     self.share(hub).await?;
                     false
+                }
+                () = tokio::time::sleep_until(check_at) => {
+                    if self.lock().attend_again {
+                        self.attend(hub);
+                    }
+                    true
                 }
                 () = self.parted.notified() => {
                     idle_since = self.idle().then(Instant::now);
@@ -379,7 +403,15 @@ enum End {
 
 impl State {
     fn new(ring: Ring) -> Self {
-        State { ring, exists: false, active: Vec::new(), board: Board::default(), lease_ends: None }
+        State {
+            ring,
+            exists: false,
+            active: Vec::new(),
+            board: Board::default(),
+            lease_ends: None,
+            attended: None,
+            attend_again: false,
+        }
     }
 
     /// Keeps the list of active runs, from the entries that come by.

@@ -14,7 +14,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::config::{Config, Ids, Intercept, Route};
+use crate::config::{Config, Ids, KeptOut, Route, Routes};
+use crate::control::{Calls, Client};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::json_pointer;
@@ -24,7 +25,7 @@ use crate::proxy::{
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
-use crate::session::{Kind, Record, RunId, RunState, Subject};
+use crate::session::{Kind, Record, RunId, RunState};
 use crate::telemetry::{Fact, NotRecorded, RunStarted, SessionRuleSkipped, StreamNotRecorded};
 use crate::wire::Code;
 
@@ -45,12 +46,10 @@ const SAID: usize = 64;
 
 /// The interceptor.
 pub struct Interceptor {
-    proxy: Passthrough,
+    proxy: Arc<Passthrough>,
     runs: Arc<Runs>,
     gateway: Arc<Gateway>,
-    intercept: Intercept,
-    routes: Vec<Arc<Route>>,
-    unnamed: Arc<Route>,
+    routes: Routes,
     body_limit: u64,
     /// Routes whose streams were passed through: each is said once.
     said: Mutex<HashSet<String>>,
@@ -60,23 +59,22 @@ pub struct Interceptor {
 struct Candidate {
     method: Method,
     path: String,
-    subject: Option<Subject>,
     identity: Identity,
     input: Option<String>,
     source: Option<String>,
     tagging: Tagging,
+    /// Who asks, for the calls that the route has for its runs.
+    client: Client,
 }
 
 impl Interceptor {
     /// An interceptor in front of `proxy` that drives its runs in `runs`.
-    pub fn new(proxy: Passthrough, runs: Arc<Runs>, gateway: Arc<Gateway>, config: &Config) -> Self {
+    pub fn new(proxy: Arc<Passthrough>, runs: Arc<Runs>, gateway: Arc<Gateway>, config: &Config) -> Self {
         Interceptor {
             proxy,
             runs,
             gateway,
-            intercept: config.intercept.clone(),
-            routes: config.routes.iter().cloned().map(Arc::new).collect(),
-            unnamed: Arc::new(Route::unnamed()),
+            routes: Routes::new(config),
             body_limit: config.server.identity_body_limit,
             said: Mutex::default(),
         }
@@ -88,35 +86,16 @@ impl Interceptor {
             return self.resume(id, request.headers().get(header::ORIGIN).cloned()).await;
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
+        let route = self.routes.of(&method, &path);
         let upgrade = request.headers().contains_key(header::UPGRADE);
-        let kept_out = if upgrade { Some(NotRecorded::Method) } else { self.kept_out(route, &method, &path) };
-        let Some(reason) = kept_out else {
+        let kept_out = if upgrade { Some(KeptOut::Method) } else { self.routes.kept_out(route, &method, &path) };
+        let Some(kept_out) = kept_out else {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
         };
         let response = self.proxy.handle(request, peer).await;
         match response.status().is_success() && is_event_stream(response.headers()) {
-            true => self.unrecorded(response, reason, &method, &path),
+            true => self.unrecorded(response, reason(kept_out), &method, &path),
             false => response,
-        }
-    }
-
-    /// Why streams of this request are not recorded, if they are not.
-    fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
-        if matches!(*method, Method::HEAD | Method::CONNECT) {
-            return Some(NotRecorded::Method);
-        }
-        if self.intercept == Intercept::Off {
-            return Some(NotRecorded::Intercept);
-        }
-        match (route.record, route.intercept, &self.intercept) {
-            (false, _, _) | (true, Some(false), _) => Some(NotRecorded::Route),
-            (true, Some(true), _) => None,
-            (true, None, Intercept::Only(patterns)) => {
-                let named = patterns.iter().any(|pattern| pattern.matches(method, path));
-                (!named).then_some(NotRecorded::Intercept)
-            }
-            (true, None, _) => (*method == Method::GET).then_some(NotRecorded::Method),
         }
     }
 
@@ -135,7 +114,10 @@ impl Interceptor {
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
-        let candidate = Candidate::new(route, &head, body.as_ref(), self.gateway.principal.subject(&head.headers))?;
+        let subject = self.gateway.principal.subject(&head.headers);
+        let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
+        let client = Client { subject, ..client };
+        let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
@@ -212,6 +194,7 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
+        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.client);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
@@ -222,10 +205,10 @@ impl Interceptor {
             key: None,
             route: route.pattern.to_string().into(),
             on_busy: OnBusy::Parallel,
-            subject: candidate.subject,
-            values: Vec::new(),
-            on_cancel: None,
-            steer: None,
+            subject: candidate.client.subject.clone(),
+            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            on_cancel: calls.cancel,
+            steer: calls.steer,
             ids: candidate.tagging,
             stall: route.stall,
             stall_limit: route.stall_limit,
@@ -284,16 +267,11 @@ impl Interceptor {
 }
 
 impl Candidate {
-    fn new(
-        route: &Route,
-        head: &request::Parts,
-        body: Option<&Bytes>,
-        subject: Option<Subject>,
-    ) -> Result<Self, Problem> {
+    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>, client: Client) -> Result<Self, Problem> {
         let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
         let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Candidate {
-            subject,
+            client,
             method: head.method.clone(),
             path: head.uri.path().to_owned(),
             identity: identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
@@ -309,6 +287,14 @@ impl Candidate {
                 Ids::Auto => Tagging::Off,
             },
         })
+    }
+}
+
+fn reason(kept_out: KeptOut) -> NotRecorded {
+    match kept_out {
+        KeptOut::Method => NotRecorded::Method,
+        KeptOut::Intercept => NotRecorded::Intercept,
+        KeptOut::Route => NotRecorded::Route,
     }
 }
 

@@ -11,6 +11,7 @@ mod queueing;
 mod reading;
 pub mod redis;
 mod sharing;
+mod tally;
 mod writing;
 
 pub use contract::*;
@@ -19,6 +20,7 @@ pub use following::*;
 pub use queueing::*;
 pub use reading::*;
 pub use sharing::*;
+pub use tally::*;
 pub use writing::*;
 
 pub use crate::session::{Gap, GapReason};

@@ -9,13 +9,17 @@
 mod books;
 mod call;
 mod caller;
+mod commands;
 mod commit;
+mod ghosts;
 mod lease;
 mod orders;
 mod owner;
 mod runs;
 mod started;
+mod steering;
 mod tagged;
+mod takeover;
 
 pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
 pub use caller::CallerBody;

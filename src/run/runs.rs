@@ -1,7 +1,7 @@
 //! The runs that this instance drives.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,6 +16,7 @@ use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::steering::steer;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
 use crate::session::{InstanceId, Offset, RunId, SessionId};
@@ -50,7 +51,7 @@ pub struct Runs {
     pub(super) metrics: Metrics,
     pub(super) pending: AtomicU64,
     pub(super) driven: Registry,
-    starter: OnceLock<Arc<dyn StartQueued>>,
+    starter: OnceLock<Weak<dyn StartQueued>>,
     active: AtomicUsize,
     tasks: TaskTracker,
 }
@@ -153,24 +154,32 @@ impl Runs {
     }
 
     /// Does what this instance is told. It may be told twice, and of runs that have ended.
-    pub fn obey(self: &Arc<Self>, command: Command) {
+    pub(super) fn obey(&self, command: Command) {
         match command {
             Command::Cancel { run, by, .. } => {
                 if let Some(driven) = self.driven.of(&run) {
                     driven.cancel(by);
                 }
             }
+            Command::Steer(order) => {
+                if let Some(driven) = self.driven.of(&order.run) {
+                    self.tasks.spawn(steer(driven, order));
+                }
+            }
         }
     }
 
     /// Who starts what waited in a queue. Said once, before anything runs.
-    pub fn queued_start_by(&self, starter: Arc<dyn StartQueued>) {
+    pub fn queued_start_by(&self, starter: Weak<dyn StartQueued>) {
         let _ = self.starter.set(starter);
     }
 
     /// A route of the session may be free: starts what waited for it. The time after which to ask
     /// again, where others are about to start something: they may die over it.
-    pub async fn freed(&self, session: &SessionId) -> Option<Duration> {
+    pub(super) async fn freed(&self, session: &SessionId) -> Option<Duration> {
+        if self.is_leaving() {
+            return None;
+        }
         let instance = self.instance();
         let starts = loop {
             match self.log.start_queued(session, &instance, START_WITHIN).await {
@@ -178,7 +187,7 @@ impl Runs {
                 Err(_) => sleep(ASK_AGAIN).await,
             }
         };
-        if let Some(starter) = self.starter.get() {
+        if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
             for waited in starts.yours {
                 starter.start(session, waited).await;
             }
@@ -189,11 +198,16 @@ impl Runs {
     /// After a terminal: starts what waited for it. `false`: this instance is leaving, and others have
     /// to do it.
     pub(super) async fn hand_on(&self, session: &SessionId) -> bool {
-        if self.tasks.is_closed() {
+        if self.is_leaving() {
             return false;
         }
         self.freed(session).await;
         true
+    }
+
+    /// Whether this instance begins nothing any more.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.tasks.is_closed()
     }
 
     /// Tells the upstream that a run was cancelled, in its own words.

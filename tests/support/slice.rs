@@ -23,7 +23,7 @@ impl Slice {
     pub(crate) fn take(&mut self, message: &Message) {
         match message.kind() {
             "event" if message.is_ephemeral() => assert!(message["offset"].is_null(), "{message}"),
-            "event" | "event_dropped" | "run" | "input" | "status" => {
+            "event" | "event_dropped" | "run" | "input" | "result" | "steer" | "status" => {
                 let offset = message.offset();
                 let follows = match message.prev() {
                     Some(prev) => prev == self.at && offset.seq > self.at.seq + 1,
