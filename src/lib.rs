@@ -31,6 +31,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
+mod json_pointer;
 mod random;
 pub mod shutdown;
 pub mod telemetry;

@@ -7,23 +7,39 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 15] = [
+const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
     ("random", &[]),
+    ("json_pointer", &[]),
     ("config", &["session"]),
     ("shutdown", &[]),
     ("telemetry", &["config", "log", "session"]),
     ("log", &["random", "session"]),
     ("hub", &["log", "session", "telemetry"]),
-    ("run", &["log", "random", "server", "session", "sse", "telemetry"]),
+    ("run", &["json_pointer", "log", "random", "server", "session", "sse", "telemetry"]),
     (
         "gateway",
         &["config", "hub", "log", "random", "run", "server", "session", "shutdown", "sse", "telemetry", "wire"],
     ),
-    ("proxy", &["config", "random", "server", "session", "telemetry", "wire"]),
-    ("intercept", &["config", "gateway", "log", "proxy", "random", "run", "server", "session", "telemetry", "wire"]),
+    ("proxy", &["config", "json_pointer", "random", "server", "session", "telemetry", "wire"]),
+    (
+        "intercept",
+        &[
+            "config",
+            "gateway",
+            "json_pointer",
+            "log",
+            "proxy",
+            "random",
+            "run",
+            "server",
+            "session",
+            "telemetry",
+            "wire",
+        ],
+    ),
     ("server", &["gateway", "intercept", "proxy", "wire"]),
     ("admin", &["log", "run", "server", "shutdown", "telemetry", "wire"]),
 ];

@@ -200,7 +200,8 @@ impl Reader {
                     Terminal::Interrupted => Err("the run was interrupted"),
                 });
             }
-            Kind::Input | Kind::Status => {}
+            Kind::Result => out.extend_from_slice(record.data.as_bytes()),
+            Kind::Input | Kind::Steer | Kind::Status => {}
         }
     }
 }

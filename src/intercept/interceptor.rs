@@ -17,10 +17,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::config::{Config, Ids, Intercept, Route};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
-use crate::log::StoreHealth;
+use crate::json_pointer;
+use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{
-    AcceptEncoding, Basis, Codings, Decoded, Identity, Passthrough, UpstreamBody, buffer, identify, json_pointer,
-    needs_body, problem,
+    AcceptEncoding, Basis, Codings, Decoded, Identity, Passthrough, UpstreamBody, buffer, identify, needs_body, problem,
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
@@ -215,8 +215,15 @@ impl Interceptor {
             session: named.session.clone(),
             run: run.clone(),
             opening,
-            status: head.status.as_u16(),
+            status: Some(head.status.as_u16()),
             source,
+            parent: None,
+            key: None,
+            route: route.pattern.to_string().into(),
+            on_busy: OnBusy::Parallel,
+            values: Vec::new(),
+            on_cancel: None,
+            steer: None,
             ids: candidate.tagging,
             stall: route.stall,
             stall_limit: route.stall_limit,
@@ -285,7 +292,7 @@ impl Candidate {
             input: route
                 .input
                 .as_deref()
-                .and_then(|pointer| json_pointer(body?, pointer).map(|value| value.get().to_owned())),
+                .and_then(|pointer| json_pointer::find(body?, pointer).map(|value| value.get().to_owned())),
             source: source.filter(|name| name.len() <= 128),
             tagging: match route.ids {
                 Ids::Off => Tagging::Off,

@@ -5,8 +5,8 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, request};
 use serde_json::value::RawValue;
 
-use super::pointer;
 use crate::config::{SessionRule, path_segment};
+use crate::json_pointer;
 
 /// The value of a rule over a request; `None` where there is none or it is empty. A JSON rule finds
 /// nothing without a body, a response-header rule never does.
@@ -18,7 +18,7 @@ pub(super) fn value(rule: &SessionRule, head: &request::Parts, body: Option<&[u8
         SessionRule::Path(pattern) => {
             path_segment(pattern, head.uri.path(), "session").map(|segment| percent_decoded(segment, false))
         }
-        SessionRule::Json(at) => pointer::find(body?, at).and_then(scalar),
+        SessionRule::Json(at) => json_pointer::find(body?, at).and_then(scalar),
         SessionRule::ResponseHeader(_) => None,
     };
     found.filter(|value| !value.is_empty())

@@ -7,17 +7,21 @@
 //! reader.
 
 mod books;
+mod call;
 mod caller;
 mod commit;
 mod lease;
+mod orders;
 mod owner;
 mod runs;
 mod started;
 mod tagged;
 
+pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
 pub use caller::CallerBody;
 pub use lease::{LEASE, keep_lease};
+pub use orders::Driven;
 pub use owner::{RunSpec, Tagging};
-pub use runs::{Begun, Runs, RunsSettings};
+pub use runs::{Begun, Runs, RunsSettings, StartQueued};
 pub use started::Started;
 pub use tagged::TaggedId;

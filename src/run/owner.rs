@@ -2,9 +2,11 @@
 //! caller's bytes, writes exactly one terminal. This file has its state and its one loop; what the
 //! upstream says, what the log says and what the direct caller gets stand in files of their own.
 
+mod feed;
 mod serving;
 mod storing;
 mod upstream;
+mod whole;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,18 +16,18 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use http_body_util::BodyExt;
 use sha2::Sha256;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use crate::log::{Append, Fence, OpenRun, Writer};
-use crate::run::Runs;
+use crate::log::{Append, Fence, OnBusy, OpenRun, Opened, Writer};
 use crate::run::books::Books;
+use crate::run::call::Found;
 use crate::run::caller::Caller;
 use crate::run::commit::{self, Committed};
+use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
-use crate::server::Body;
+use crate::run::{Runs, SideCall};
 use crate::session::{Offset, Record, RunId, SessionId, Terminal};
 use crate::sse::Decoder;
 
@@ -36,6 +38,10 @@ const WAITING_BYTES: usize = 4 << 20;
 /// How often a run that waits for other runs' memory looks again.
 const MEMORY_RETRY: Duration = Duration::from_millis(20);
 
+pub(super) use feed::Feed;
+use feed::Heard;
+use whole::Whole;
+
 /// A run to drive.
 #[derive(Clone, Debug)]
 pub struct RunSpec {
@@ -45,10 +51,24 @@ pub struct RunSpec {
     pub run: RunId,
     /// Its first entries, the last of them its `started`.
     pub opening: Vec<Record>,
-    /// The upstream's status, for the terminal.
-    pub status: u16,
+    /// The upstream's status, for the terminal; `None`: it has not answered yet.
+    pub status: Option<u16>,
     /// The name of the agent, on every entry.
     pub source: Option<ByteString>,
+    /// The run that has begun this one.
+    pub parent: Option<RunId>,
+    /// The key of the `send` that asked for it.
+    pub key: Option<ByteString>,
+    /// The name of its route.
+    pub route: ByteString,
+    /// What to do where the route is busy.
+    pub on_busy: OnBusy,
+    /// What the calls below need of the run's events: names, and JSON pointers into their data.
+    pub values: Vec<(String, String)>,
+    /// What to tell the upstream when the run is cancelled, beside closing its connection.
+    pub on_cancel: Option<SideCall>,
+    /// How the upstream is given something new to work on.
+    pub steer: Option<SideCall>,
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
     /// the event.
     pub ids: Tagging,
@@ -62,6 +82,8 @@ pub struct RunSpec {
 struct End {
     state: Terminal,
     reason: &'static str,
+    /// Who asked for it, as a JSON object.
+    by: Option<ByteString>,
     caller: CallerEnd,
     tail: Bytes,
 }
@@ -111,7 +133,7 @@ pub(super) struct Owner {
     spec: RunSpec,
     fence: Fence,
     caller: Option<Caller>,
-    opened: Option<oneshot::Sender<Option<Offset>>>,
+    opened: Option<oneshot::Sender<Opened>>,
     decoder: Decoder,
     books: Books,
     durability: Durability,
@@ -126,6 +148,15 @@ pub(super) struct Owner {
     heard: Instant,
     flight_began: Instant,
     accounted: u64,
+    found: Found,
+    /// An answer that is no stream, as far as it has come.
+    whole: Option<Whole>,
+    /// The log has opened the run.
+    open: bool,
+    /// The log has not, and never will: nothing was begun.
+    refused: bool,
+    /// The terminal may have made the route free for a queued run.
+    frees: bool,
     /// The terminal is in the books; the upstream is closed.
     ended: bool,
     /// The store was away for too long once.
@@ -142,7 +173,13 @@ enum CallerEnd {
 }
 
 impl Owner {
-    pub(super) fn new(runs: Arc<Runs>, spec: RunSpec, caller: Caller, opened: oneshot::Sender<Option<Offset>>) -> Self {
+    pub(super) fn new(
+        runs: Arc<Runs>,
+        spec: RunSpec,
+        found: Found,
+        caller: Option<Caller>,
+        opened: oneshot::Sender<Opened>,
+    ) -> Self {
         let fence = Fence { counter: 1, nonce: format!("{:032x}", crate::random::u128()).into() };
         Owner {
             decoder: Decoder::new(runs.settings.event_bytes),
@@ -159,10 +196,15 @@ impl Owner {
             heard: Instant::now(),
             flight_began: Instant::now(),
             accounted: 0,
+            found,
+            whole: None,
+            open: false,
+            refused: false,
+            frees: false,
             ended: false,
             gave_up: false,
             caller_end: None,
-            caller: Some(caller),
+            caller,
             opened: Some(opened),
             fence,
             life: runs.life(),
@@ -172,8 +214,7 @@ impl Owner {
     }
 
     /// Drives the run to its end.
-    pub(super) async fn drive(mut self, upstream: Body) {
-        let mut upstream = Some(upstream);
+    pub(super) async fn drive(mut self, mut feed: Feed, mut orders: Orders) {
         let mut flight: Option<BoxFuture<'static, Committed>> = Some(self.open());
         let (runs, interrupt) = (self.runs.clone(), self.life.interrupt.clone());
         loop {
@@ -188,17 +229,18 @@ impl Owner {
                         )));
                         self.flight_began = Instant::now();
                     }
-                    None if self.ended => break,
+                    None if self.ended || self.refused => break,
                     None => {}
                 }
             }
             self.account();
-            let reading = upstream.is_some() && self.may_read();
-            if upstream.is_some() && !reading {
+            let reading = feed.is_open() && self.may_read();
+            if !reading {
                 // While we do not read, silence is not the upstream's.
                 self.heard = Instant::now();
             }
-            let alarm = self.next_alarm(flight.is_some(), reading);
+            let crowded = feed.is_open() && !reading;
+            let alarm = self.next_alarm(flight.is_some(), reading, crowded);
             let alarm = async {
                 match alarm {
                     Some((at, alarm)) => {
@@ -208,10 +250,10 @@ impl Owner {
                     None => std::future::pending().await,
                 }
             };
-            let chunk = async {
-                match upstream.as_mut() {
-                    Some(body) if reading => body.frame().await,
-                    _ => std::future::pending().await,
+            let heard = async {
+                match reading {
+                    true => feed.next().await,
+                    false => std::future::pending().await,
                 }
             };
             let committed = async {
@@ -223,30 +265,50 @@ impl Owner {
             let end = tokio::select! {
                 committed = committed => {
                     flight = None;
-                    self.committed(committed);
-                    None
+                    self.committed(committed)
                 }
-                chunk = chunk => self.chunk(chunk),
+                heard = heard => match heard {
+                    Heard::Chunk(chunk) => self.chunk(chunk),
+                    Heard::Head(Ok(answer)) => {
+                        feed = Feed::Answering(self.answered(answer));
+                        None
+                    }
+                    Heard::Head(Err(failed)) => Some(End::broken(Terminal::Failed, failed.reason)),
+                },
+                order = orders.next(), if !self.ended => match order {
+                    Order::Cancel(by) => Some(End::cancelled(by)),
+                    Order::Note(record) => {
+                        self.note(record);
+                        None
+                    }
+                },
                 alarm = alarm => self.alarmed(alarm),
                 () = interrupt.cancelled(), if !self.ended => Some(End::broken(Terminal::Interrupted, "shutdown")),
             };
             let unwanted = self.durability == Durability::Over && self.caller.is_none() && !self.ended;
             let end = end.or_else(|| unwanted.then(|| End::broken(Terminal::Interrupted, "not_kept")));
             if let Some(end) = end {
-                // Dropping the body closes the upstream connection where it is still open.
-                upstream = None;
+                // The upstream first: who reads the terminal may rely on it.
+                feed = Feed::Closed;
                 self.end(end);
+            } else if self.open && !self.ended {
+                feed = feed.ask();
             }
         }
         self.finish_caller();
         self.runs.pending.fetch_sub(self.accounted, Ordering::AcqRel);
-        // The run has its terminal; whether it is still listed matters to nobody but the sweeper.
-        let _ = self.runs.log.unlist(&self.life.instance, &self.spec.session, &self.spec.run).await;
+        if !self.frees || self.runs.hand_on(&self.spec.session).await {
+            // The run has its terminal; whether it is still listed matters to nobody but the sweeper. Where
+            // what waits could not be started it stays listed: whoever finds this instance gone starts it.
+            let _ = self.runs.log.unlist(&self.life.instance, &self.spec.session, &self.spec.run).await;
+        }
+        // Not before: who drives this run here next lists it again.
+        self.runs.driven.leave(&self.spec.run);
     }
 
     /// What happens next if nothing else does, and when. A run that has ended and only waits for
     /// the store has no alarm left: one that is over and cannot be acted on would ring for ever.
-    fn next_alarm(&self, in_flight: bool, reading: bool) -> Option<(Instant, Alarm)> {
+    fn next_alarm(&self, in_flight: bool, reading: bool, crowded: bool) -> Option<(Instant, Alarm)> {
         let settings = &self.runs.settings;
         let mut alarm = None;
         let mut also = |enabled: bool, at: Instant, what: Alarm| {
@@ -264,7 +326,7 @@ impl Owner {
         also(in_flight && give_up, self.flight_began + settings.outage_limit, Alarm::GiveUp);
         let patience = if self.stalled { self.spec.stall_limit } else { self.spec.stall };
         also(reading, self.heard + patience, Alarm::Silence);
-        also(!self.ended && !reading, Instant::now() + MEMORY_RETRY, Alarm::Memory);
+        also(crowded, Instant::now() + MEMORY_RETRY, Alarm::Memory);
         alarm
     }
 
@@ -282,13 +344,18 @@ impl Owner {
     }
 
     fn open(&self) -> BoxFuture<'static, Committed> {
-        let open = OpenRun::new(
-            self.spec.session.clone(),
-            self.spec.run.clone(),
-            self.life.instance.clone(),
-            self.fence.nonce.clone(),
-            self.spec.opening.clone(),
-        );
+        let spec = &self.spec;
+        let open = OpenRun {
+            session: spec.session.clone(),
+            run: spec.run.clone(),
+            owner: self.life.instance.clone(),
+            nonce: self.fence.nonce.clone(),
+            records: spec.opening.clone(),
+            parent: spec.parent.clone(),
+            key: spec.key.clone(),
+            route: spec.route.clone(),
+            on_busy: spec.on_busy.clone(),
+        };
         let (runs, instance) = (&self.runs, self.life.instance.clone());
         Box::pin(commit::open(runs.log.clone(), runs.metrics.clone(), instance, open))
     }
@@ -304,6 +371,13 @@ impl Owner {
         })
     }
 
+    /// Writes what others have for the run.
+    fn note(&mut self, record: Record) {
+        if self.durability != Durability::Over {
+            self.books.record(record);
+        }
+    }
+
     /// Whether the upstream may be read on: its events have room to wait for the store.
     fn may_read(&self) -> bool {
         let room = WAITING_BYTES + self.runs.settings.event_bytes;
@@ -315,7 +389,8 @@ impl Owner {
 
     /// Keeps the instance's total of bytes that wait.
     fn account(&mut self) {
-        let now = (self.books.bytes() + self.decoder.buffered()) as u64;
+        let whole = self.whole.as_ref().map_or(0, Whole::held);
+        let now = (self.books.bytes() + self.decoder.buffered() + whole) as u64;
         self.runs.pending.fetch_add(now, Ordering::AcqRel);
         self.runs.pending.fetch_sub(self.accounted, Ordering::AcqRel);
         self.accounted = now;
@@ -324,7 +399,11 @@ impl Owner {
 
 impl End {
     fn broken(state: Terminal, reason: &'static str) -> Self {
-        End { state, reason, caller: CallerEnd::Broken(reason), tail: Bytes::new() }
+        End { state, reason, by: None, caller: CallerEnd::Broken(reason), tail: Bytes::new() }
+    }
+
+    fn cancelled(by: ByteString) -> Self {
+        End { by: Some(by), ..End::broken(Terminal::Cancelled, "cancel") }
     }
 }
 

@@ -1,20 +1,28 @@
 //! The runs that this instance drives.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::log::Log;
-use crate::run::CallerBody;
-use crate::run::caller::caller;
-use crate::run::owner::{Owner, RunSpec};
+use crate::log::{Command, Log, Opened, START_WITHIN, ToStart};
+use crate::run::call::Found;
+use crate::run::caller::{Caller, caller};
+use crate::run::orders::{Registry, orders};
+use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
-use crate::session::{InstanceId, Offset};
+use crate::session::{InstanceId, Offset, RunId, SessionId};
 use crate::telemetry::Metrics;
+
+/// How soon a store that does not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Bounds of runs, the same for all.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +49,17 @@ pub struct Runs {
     pub(super) settings: RunsSettings,
     pub(super) metrics: Metrics,
     pub(super) pending: AtomicU64,
+    pub(super) driven: Registry,
+    starter: OnceLock<Arc<dyn StartQueued>>,
     active: AtomicUsize,
     tasks: TaskTracker,
+}
+
+/// Starts a run that waited in a queue.
+pub trait StartQueued: Send + Sync {
+    /// Lists and opens the run that `waited`; done when the log has answered. Its mark holds for
+    /// [`START_WITHIN`]; after that others may be faster, which is as good.
+    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, ()>;
 }
 
 /// One life of this instance: ids are used once.
@@ -76,6 +93,8 @@ impl Runs {
             settings,
             metrics,
             pending: AtomicU64::new(0),
+            driven: Registry::default(),
+            starter: OnceLock::new(),
             active: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
         })
@@ -85,17 +104,109 @@ impl Runs {
     /// for its opening.
     pub async fn begin(self: &Arc<Self>, spec: RunSpec, upstream: Body) -> Begun {
         let (caller, body) = caller(self.settings.caller_buffer);
-        let (opened, opening) = tokio::sync::oneshot::channel();
-        let owner = Owner::new(self.clone(), spec, caller, opened);
+        // Its id is new: nobody drives it yet.
+        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller));
+        let opened = match opening {
+            Some(opening) => timeout(self.settings.eager_after, opening).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        let started = opened.and_then(|opened| match opened {
+            Opened::Open { started, .. } => Some(started),
+            _ => None,
+        });
+        Begun { started, body }
+    }
+
+    /// Opens a run that nobody has called the upstream for, and calls it once the log has the run.
+    /// `None`: this instance drives a run of this id. The receiver hears the log's definite answer; unless
+    /// that is [`Opened::Open`] nothing was begun, and the run is nobody's.
+    pub fn open(self: &Arc<Self>, spec: RunSpec, call: Call) -> Option<oneshot::Receiver<Opened>> {
+        self.drive(spec, Feed::Unasked(call), None)
+    }
+
+    fn drive(
+        self: &Arc<Self>,
+        mut spec: RunSpec,
+        feed: Feed,
+        caller: Option<Caller>,
+    ) -> Option<oneshot::Receiver<Opened>> {
+        let found = Found::new(std::mem::take(&mut spec.values));
+        let (driven, orders) = orders(found.shared(), spec.steer.take());
+        if !self.driven.enter(&spec.run, driven) {
+            return None;
+        }
+        let (opened, opening) = oneshot::channel();
+        let owner = Owner::new(self.clone(), spec, found, caller, opened);
         self.active.fetch_add(1, Ordering::AcqRel);
         let (runs, counted) = (self.clone(), self.metrics.active_run());
         self.tasks.spawn(async move {
-            owner.drive(upstream).await;
+            owner.drive(feed, orders).await;
             runs.active.fetch_sub(1, Ordering::AcqRel);
             drop(counted);
         });
-        let started = tokio::time::timeout(self.settings.eager_after, opening).await;
-        Begun { started: started.ok().and_then(Result::ok).flatten(), body }
+        Some(opening)
+    }
+
+    /// The run of this id, where this instance drives it.
+    pub fn driven(&self, run: &RunId) -> Option<Driven> {
+        self.driven.of(run)
+    }
+
+    /// Does what this instance is told. It may be told twice, and of runs that have ended.
+    pub fn obey(self: &Arc<Self>, command: Command) {
+        match command {
+            Command::Cancel { run, by, .. } => {
+                if let Some(driven) = self.driven.of(&run) {
+                    driven.cancel(by);
+                }
+            }
+        }
+    }
+
+    /// Who starts what waited in a queue. Said once, before anything runs.
+    pub fn queued_start_by(&self, starter: Arc<dyn StartQueued>) {
+        let _ = self.starter.set(starter);
+    }
+
+    /// A route of the session may be free: starts what waited for it. The time after which to ask
+    /// again, where others are about to start something: they may die over it.
+    pub async fn freed(&self, session: &SessionId) -> Option<Duration> {
+        let instance = self.instance();
+        let starts = loop {
+            match self.log.start_queued(session, &instance, START_WITHIN).await {
+                Ok(starts) => break starts,
+                Err(_) => sleep(ASK_AGAIN).await,
+            }
+        };
+        if let Some(starter) = self.starter.get() {
+            for waited in starts.yours {
+                starter.start(session, waited).await;
+            }
+        }
+        starts.others
+    }
+
+    /// After a terminal: starts what waited for it. `false`: this instance is leaving, and others have
+    /// to do it.
+    pub(super) async fn hand_on(&self, session: &SessionId) -> bool {
+        if self.tasks.is_closed() {
+            return false;
+        }
+        self.freed(session).await;
+        true
+    }
+
+    /// Tells the upstream that a run was cancelled, in its own words.
+    pub(super) fn tell_cancelled(&self, call: SideCall, values: Values, run: &RunId) {
+        let run = run.clone();
+        self.tasks.spawn(async move {
+            match call.make(values, None).await {
+                Ok(answer) => tracing::info!(%run, status = answer.status, "the upstream was told of the cancellation"),
+                Err(failed) => {
+                    tracing::warn!(%run, reason = failed.reason, "the upstream could not be told of the cancellation");
+                }
+            }
+        });
     }
 
     /// How many runs this instance drives now.

@@ -19,13 +19,17 @@ const CORS: [&str; 3] =
 /// What is kept of the request and of the answer's head.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// The upstream's status.
+    /// The upstream's status; 0 where the run was open before it answered.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub status: u16,
     /// The request's method.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub method: String,
     /// The request's path, without its query: that may hold credentials.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
     /// Headers of the answer that belong to the stream, not to its first reader.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// Its headers about other origins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -49,6 +53,21 @@ impl Started {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// What the upstream's answer said, for a run that was open before: the data of its `answered`
+    /// status.
+    pub fn answered(&self) -> serde_json::Value {
+        serde_json::json!({"code": "answered", "status": self.status, "headers": self.headers, "cors": self.cors})
+    }
+
+    /// Reads the data of a status entry; `None`: it is not an `answered`.
+    pub fn of_answer(data: &str) -> Option<Self> {
+        let value: serde_json::Value = serde_json::from_str(data).ok()?;
+        if value["code"] != "answered" {
+            return None;
+        }
+        serde_json::from_value(value).ok()
+    }
+
     /// Reads the details of a `started` entry; what cannot be read is left at its default.
     pub fn parse(details: &str) -> Self {
         serde_json::from_str(details).unwrap_or_default()
@@ -68,6 +87,10 @@ impl Started {
             headers.append(VARY, HeaderValue::from_static("Origin"));
         }
     }
+}
+
+fn is_zero(status: &u16) -> bool {
+    *status == 0
 }
 
 fn put(headers: &mut HeaderMap, kept: &BTreeMap<String, String>) {

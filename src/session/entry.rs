@@ -17,6 +17,10 @@ pub enum Kind {
     Run,
     /// What a user sent.
     Input,
+    /// The answer of a run whose upstream did not stream: `event` is the HTTP status, `data` its body.
+    Result,
+    /// A running run was given something new to work on: `event` is what became of it, `data` a JSON object.
+    Steer,
     /// Something the sidecar has to say about a run's durability; `data` is a JSON object.
     Status,
 }
@@ -29,13 +33,17 @@ impl Kind {
             Kind::EventDropped => "event_dropped",
             Kind::Run => "run",
             Kind::Input => "input",
+            Kind::Result => "result",
+            Kind::Steer => "steer",
             Kind::Status => "status",
         }
     }
 
     /// The kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Kind::Event, Kind::EventDropped, Kind::Run, Kind::Input, Kind::Status].into_iter().find(|k| k.as_str() == name)
+        [Kind::Event, Kind::EventDropped, Kind::Run, Kind::Input, Kind::Result, Kind::Steer, Kind::Status]
+            .into_iter()
+            .find(|k| k.as_str() == name)
     }
 }
 
@@ -46,7 +54,7 @@ pub struct Record {
     pub kind: Kind,
     /// The run it belongs to; none for entries that belong to the session as a whole.
     pub run: Option<RunId>,
-    /// The name of the agent (for [`Kind::Input`]: of the client) that wrote it.
+    /// The name of the agent (for [`Kind::Input`] and [`Kind::Steer`]: of the client) that wrote it.
     pub source: Option<ByteString>,
     /// The SSE event name as the upstream sent it (none: it sent none), or the run's state.
     pub event: Option<ByteString>,

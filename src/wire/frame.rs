@@ -16,6 +16,8 @@ pub fn entry_frame(session: &SessionId, entry: &Entry) -> String {
         Kind::EventDropped => "event_dropped",
         Kind::Run => "run",
         Kind::Input => "input",
+        Kind::Result => "result",
+        Kind::Steer => "steer",
         Kind::Status => "status",
     };
     // Writing to a String cannot fail.
@@ -24,7 +26,7 @@ pub fn entry_frame(session: &SessionId, entry: &Entry) -> String {
         let _ = write!(out, r#","run":"{run}""#);
     }
     if let Some(source) = &record.source {
-        out.push_str(if record.kind == Kind::Input { r#","client":"# } else { r#","source":"# });
+        out.push_str(if matches!(record.kind, Kind::Input | Kind::Steer) { r#","client":"# } else { r#","source":"# });
         quoted(&mut out, source);
     }
     match record.kind {
@@ -35,6 +37,16 @@ pub fn entry_frame(session: &SessionId, entry: &Entry) -> String {
         }
         Kind::Run => {
             optional(&mut out, "state", record.event.as_deref());
+            members(&mut out, &record.data);
+        }
+        Kind::Result => {
+            if let Some(status) = record.event.as_deref().filter(|status| status.parse::<u16>().is_ok()) {
+                let _ = write!(out, r#","status":{status}"#);
+            }
+            payload(&mut out, &record.data);
+        }
+        Kind::Steer => {
+            optional(&mut out, "outcome", record.event.as_deref());
             members(&mut out, &record.data);
         }
         Kind::EventDropped | Kind::Status => members(&mut out, &record.data),

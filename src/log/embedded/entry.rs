@@ -101,6 +101,8 @@ fn kind_code(kind: Kind) -> u8 {
         Kind::Run => 2,
         Kind::Input => 3,
         Kind::Status => 4,
+        Kind::Result => 5,
+        Kind::Steer => 6,
     }
 }
 
@@ -111,6 +113,8 @@ fn kind_of(code: u8) -> Option<Kind> {
         2 => Kind::Run,
         3 => Kind::Input,
         4 => Kind::Status,
+        5 => Kind::Result,
+        6 => Kind::Steer,
         _ => return None,
     })
 }
@@ -134,7 +138,9 @@ mod tests {
             Just(Kind::EventDropped),
             Just(Kind::Run),
             Just(Kind::Input),
-            Just(Kind::Status)
+            Just(Kind::Status),
+            Just(Kind::Result),
+            Just(Kind::Steer)
         ];
         let run = prop_oneof![
             any::<u128>().prop_map(RunId::from_random),
@@ -181,7 +187,7 @@ mod tests {
 
     #[test]
     fn another_format_or_kind_is_refused() {
-        for first in [0x20, 0x00, 0x15] {
+        for first in [0x20, 0x00, 0x1f] {
             assert!(matches!(decode(1, &[first, 0, 1]), Err(Fault::Damaged("entry"))), "{first:x}");
         }
     }

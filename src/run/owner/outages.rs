@@ -12,6 +12,7 @@ use crate::log::scripted::{Scripted, now};
 use crate::log::{Appended, Opened};
 use crate::run::caller::{CallerBody, caller};
 use crate::run::{Begun, RunsSettings};
+use crate::server::Body;
 use crate::session::{Kind, RunState};
 use crate::telemetry::Metrics;
 
@@ -80,12 +81,23 @@ fn spec(ids: Tagging) -> RunSpec {
         session: SessionId::parse("s").unwrap(),
         opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
         run,
-        status: 200,
+        status: Some(200),
         source: None,
+        parent: None,
+        key: None,
+        route: "r".into(),
+        on_busy: OnBusy::Parallel,
+        values: Vec::new(),
+        on_cancel: None,
+        steer: None,
         ids,
         stall: PATIENCE,
         stall_limit: PATIENCE,
     }
+}
+
+fn owner(runs: Arc<Runs>, caller: Caller) -> Owner {
+    Owner::new(runs, spec(Tagging::Off), Found::default(), Some(caller), oneshot::channel().0)
 }
 
 type Upstream = mpsc::Sender<&'static str>;
@@ -114,10 +126,9 @@ async fn a_run_that_is_over_in_every_way_but_for_the_store_waits_without_spinnin
     let log = Arc::new(Scripted::default());
     let settings = RunsSettings { run_duration: Duration::ZERO, ..settings() };
     let (caller, _body) = caller(1);
-    let mut owner =
-        Owner::new(Runs::new(log, settings, Metrics::new()), spec(Tagging::Off), caller, oneshot::channel().0);
+    let mut owner = owner(Runs::new(log, settings, Metrics::new()), caller);
     (owner.ended, owner.gave_up, owner.caller) = (true, true, None);
-    assert_eq!(owner.next_alarm(true, false), None);
+    assert_eq!(owner.next_alarm(true, false, false), None);
 }
 
 /// The symptom: runs in the middle of large events filled the memory of all, and none was read on.
@@ -126,7 +137,7 @@ async fn runs_that_hold_unfinished_events_do_not_wait_for_each_others_memory() {
     let settings = RunsSettings { pending_bytes: 1, ..settings() };
     let runs = Runs::new(Arc::new(Scripted::default()), settings, Metrics::new());
     let mut owners = [(); 2].map(|()| {
-        let mut owner = Owner::new(runs.clone(), spec(Tagging::Off), caller(1).0, oneshot::channel().0);
+        let mut owner = owner(runs.clone(), caller(1).0);
         assert!(owner.chunk(Some(Ok(http_body::Frame::data(Bytes::from_static(b"data: half"))))).is_none());
         owner.account();
         owner

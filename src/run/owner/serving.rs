@@ -8,13 +8,6 @@ use crate::run::books::Held;
 use crate::session::{Offset, RunState, Terminal};
 
 impl Owner {
-    pub(super) fn tell_opened(&mut self, started: Option<Offset>) {
-        if let Some(opened) = self.opened.take() {
-            // The caller may have stopped waiting.
-            let _ = opened.send(started);
-        }
-    }
-
     pub(super) fn hurry(&mut self) {
         let (session, run) = (&self.spec.session, &self.spec.run);
         tracing::warn!(%session, %run, "the store is slow; the direct caller is served ahead of it");

@@ -2,42 +2,64 @@
 
 use serde_json::json;
 
-use super::{Durability, Owner};
-use crate::log::{Append, Appended, Closed, Opened};
+use super::{Durability, End, Owner};
+use crate::log::{Append, Appended, Closed, Opened, RunFlags};
 use crate::run::commit::Committed;
 use crate::session::{Kind, Offset, Record, RunState, Terminal};
 use crate::sse::Event;
 
 impl Owner {
-    pub(super) fn committed(&mut self, committed: Committed) {
-        match committed {
-            Committed::Opened(Opened::Open { started, .. }) => {
-                self.stored_n = self.spec.opening.len() as u64;
-                self.seen = Some(started);
-                self.tell_opened(Some(started));
-                self.advance(started);
-            }
-            Committed::Opened(other) => {
-                let (session, run) = (&self.spec.session, &self.spec.run);
-                tracing::warn!(%session, %run, outcome = ?other, "the run could not be opened; it is served but not kept");
-                self.tell_opened(None);
-                self.over();
-            }
+    /// What the log has answered. Somebody may have asked it for the run's end.
+    pub(super) fn committed(&mut self, committed: Committed) -> Option<End> {
+        let flags = match committed {
+            Committed::Opened(opened) => self.opened(opened),
             Committed::Appended(append, outcome) => self.appended(&append, outcome),
-        }
+        };
+        flags?.cancel.filter(|_| !self.ended).map(End::cancelled)
     }
 
-    pub(super) fn appended(&mut self, append: &Append, outcome: Appended) {
-        let count = append.records.len() as u64;
+    fn opened(&mut self, opened: Opened) -> Option<RunFlags> {
+        if let Some(waits) = self.opened.take() {
+            // Whoever asked may have stopped waiting.
+            let _ = waits.send(opened.clone());
+        }
+        match opened {
+            Opened::Open { started, flags } => {
+                self.open = true;
+                self.stored_n = self.spec.opening.len() as u64;
+                self.seen = Some(started);
+                self.advance(started);
+                return Some(flags);
+            }
+            // The upstream was not called, and will not be.
+            _ if self.spec.status.is_none() => {
+                self.refused = true;
+                self.books.abandon();
+            }
+            other => {
+                let (session, run) = (&self.spec.session, &self.spec.run);
+                tracing::warn!(%session, %run, outcome = ?other, "the run could not be opened; it is served but not kept");
+                self.over();
+            }
+        }
+        None
+    }
+
+    fn appended(&mut self, append: &Append, outcome: Appended) -> Option<RunFlags> {
         match outcome {
-            Appended::Stored { last, .. } | Appended::Duplicate { last, .. } => {
-                self.seen = Some(last);
-                self.stored_n = append.first_n + count - 1;
-                self.advance(last);
+            Appended::Stored { last, flags, next, .. } => {
+                self.frees |= next.is_some();
+                self.stored(append, last);
+                return Some(flags);
+            }
+            Appended::Duplicate { last, flags } => {
+                self.stored(append, last);
+                return Some(flags);
             }
             // Our own terminal, by an attempt whose answer was lost.
             Appended::Closed(Closed::Terminal { offset, .. }) if ends_run(append) => {
-                self.stored_n = append.first_n + count - 1;
+                self.frees = true;
+                self.stored_n = append.first_n + append.records.len() as u64 - 1;
                 self.advance(offset);
             }
             lost => {
@@ -61,6 +83,13 @@ impl Owner {
                 self.over();
             }
         }
+        None
+    }
+
+    fn stored(&mut self, append: &Append, last: Offset) {
+        self.seen = Some(last);
+        self.stored_n = append.first_n + append.records.len() as u64 - 1;
+        self.advance(last);
     }
 
     /// The entries of the newest append are stored, the last of them at `last`.
@@ -83,8 +112,12 @@ impl Owner {
 
     /// Says which entries the direct caller had before they were stored.
     pub(super) fn say_eager(&mut self, first_n: u64) {
-        let data = json!({"code": "eager", "first_n": first_n, "last_n": self.books.last_n()}).to_string();
-        let record = self.record(Kind::Status, Event { name: None, data: data.into(), id: None });
+        self.status(json!({"code": "eager", "first_n": first_n, "last_n": self.books.last_n()}));
+    }
+
+    /// Says something of our own about the run.
+    pub(super) fn status(&mut self, data: serde_json::Value) {
+        let record = self.record(Kind::Status, Event { name: None, data: data.to_string().into(), id: None });
         self.books.record(record);
     }
 }

@@ -29,9 +29,10 @@ impl Owner {
             Ok(data) => {
                 self.heard = Instant::now();
                 self.bytes += data.len() as u64;
-                if std::mem::take(&mut self.stalled) {
-                    RunResumed { session: &self.spec.session, run: &self.spec.run }.emit(&self.runs.metrics);
-                    self.state(RunState::Resumed, "{}");
+                self.speaks();
+                if let Some(whole) = &mut self.whole {
+                    whole.add(&data);
+                    return None;
                 }
                 self.decoder.feed(&data);
                 while let Some(frame) = self.decoder.next() {
@@ -49,6 +50,14 @@ impl Owner {
         }
     }
 
+    /// The upstream has not been silent.
+    pub(super) fn speaks(&mut self) {
+        if std::mem::take(&mut self.stalled) {
+            RunResumed { session: &self.spec.session, run: &self.spec.run }.emit(&self.runs.metrics);
+            self.state(RunState::Resumed, "{}");
+        }
+    }
+
     pub(super) fn frame(&mut self, frame: Frame) {
         match frame {
             Frame::Filler(raw) => self.books.filler(raw),
@@ -57,6 +66,7 @@ impl Owner {
                 if self.spec.ids == Tagging::UnlessTheirs {
                     self.spec.ids = if event.id.is_some() { Tagging::Off } else { Tagging::On };
                 }
+                self.found.look_into(&event.data);
                 let record = self.record(Kind::Event, event);
                 self.keep(record, raw);
             }
@@ -103,6 +113,9 @@ impl Owner {
     }
 
     pub(super) fn upstream_end(&mut self, trailers: Option<HeaderMap>) -> End {
+        if let Some(whole) = self.whole.take() {
+            return self.result(whole);
+        }
         let decoder = std::mem::replace(&mut self.decoder, Decoder::new(self.runs.settings.event_bytes));
         let tail = decoder.finish().raw;
         if !tail.is_empty() {
@@ -112,7 +125,7 @@ impl Owner {
             true => (Terminal::Failed, "error_event"),
             false => (Terminal::Completed, "end"),
         };
-        End { state, reason, caller: CallerEnd::Clean(trailers), tail }
+        End { state, reason, by: None, caller: CallerEnd::Clean(trailers), tail }
     }
 
     /// The upstream has been silent for too long, or for long enough to say so.
@@ -159,7 +172,13 @@ impl Owner {
             details["tail"] = String::from_utf8_lossy(kept).into();
             details["tail_bytes"] = end.tail.len().into();
         }
+        if let Some(by) = &end.by {
+            details["by"] = serde_json::from_str(by).unwrap_or_default();
+        }
         self.state(RunState::Ended(end.state), &details.to_string());
+        if let Some(call) = self.spec.on_cancel.take().filter(|_| end.state == Terminal::Cancelled) {
+            self.runs.tell_cancelled(call, self.found.values(), &self.spec.run);
+        }
         let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
         let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());
         RunEnded { session, run, terminal, reason, events, took }.emit(&self.runs.metrics);

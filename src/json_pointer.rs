@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 /// The value that `pointer` names in `json`, as it is written there. `None`: there is none, or the
 /// text is not JSON, or the pointer is not a pointer. Of repeated members the last one counts, as
 /// in the parsers of most backends.
-pub fn find<'j>(json: &'j [u8], pointer: &str) -> Option<&'j RawValue> {
+pub(crate) fn find<'j>(json: &'j [u8], pointer: &str) -> Option<&'j RawValue> {
     let keys = keys(pointer)?;
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let found = At { keys: &keys }.deserialize(&mut deserializer).ok()?;

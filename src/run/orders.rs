@@ -1,0 +1,116 @@
+//! What others ask of a run that this instance drives, on its way to the run's owner.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytestring::ByteString;
+use tokio::sync::{mpsc, watch};
+
+use crate::run::SideCall;
+use crate::run::call::{self, Values};
+use crate::session::{Record, RunId};
+
+/// Records of others that wait to be written into a run; more have to wait with whoever has them.
+const NOTES: usize = 16;
+
+/// The owner's end.
+#[derive(Debug)]
+pub(super) struct Orders {
+    cancel: watch::Receiver<Option<ByteString>>,
+    notes: mpsc::Receiver<Record>,
+}
+
+/// What the owner is to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// End the run; who asks for it, as a JSON object.
+    Cancel(ByteString),
+    /// Write this into the run.
+    Note(Record),
+}
+
+/// The other end: a run that is driven here.
+#[derive(Clone, Debug)]
+pub struct Driven {
+    cancel: Arc<watch::Sender<Option<ByteString>>>,
+    notes: mpsc::Sender<Record>,
+    values: Arc<Mutex<Values>>,
+    steer: Option<SideCall>,
+}
+
+/// Both ends, for a run whose events give `values` and whose route steers by `steer`.
+pub(super) fn orders(values: Arc<Mutex<Values>>, steer: Option<SideCall>) -> (Driven, Orders) {
+    let (cancel, cancelled) = watch::channel(None);
+    let (notes, noted) = mpsc::channel(NOTES);
+    (Driven { cancel: Arc::new(cancel), notes, values, steer }, Orders { cancel: cancelled, notes: noted })
+}
+
+impl Orders {
+    /// The next of them. Cancel-safe; to be asked no more once the run has its end.
+    pub(super) async fn next(&mut self) -> Order {
+        let cancelled = async {
+            let by = self.cancel.wait_for(Option::is_some).await.ok().and_then(|by| by.clone());
+            // Without a sender nobody will ask any more.
+            if by.is_none() { std::future::pending().await } else { by.unwrap_or_default() }
+        };
+        tokio::select! {
+            biased;
+            by = cancelled => Order::Cancel(by),
+            Some(record) = self.notes.recv() => Order::Note(record),
+        }
+    }
+}
+
+impl Driven {
+    /// Ends the run as cancelled. Of several who ask, the first counts.
+    pub fn cancel(&self, by: ByteString) {
+        self.cancel.send_if_modified(|asked| {
+            let first = asked.is_none();
+            if first {
+                *asked = Some(by);
+            }
+            first
+        });
+    }
+
+    /// Writes `record` into the run. `false`: the run has ended.
+    pub async fn note(&self, record: Record) -> bool {
+        self.notes.send(record).await.is_ok()
+    }
+
+    /// How the run is steered, where its upstream has a call for that.
+    pub fn steering(&self) -> Option<(SideCall, Values)> {
+        Some((self.steer.clone()?, call::lock(&self.values).clone()))
+    }
+}
+
+/// The runs that this instance drives.
+#[derive(Debug, Default)]
+pub(super) struct Registry(Mutex<HashMap<RunId, Driven>>);
+
+impl Registry {
+    /// Enters a run. `false`: it is driven here already.
+    pub(super) fn enter(&self, run: &RunId, driven: Driven) -> bool {
+        match self.lock().entry(run.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(driven);
+                true
+            }
+        }
+    }
+
+    /// The run, where it is driven here.
+    pub(super) fn of(&self, run: &RunId) -> Option<Driven> {
+        self.lock().get(run).cloned()
+    }
+
+    pub(super) fn leave(&self, run: &RunId) {
+        self.lock().remove(run);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Driven>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

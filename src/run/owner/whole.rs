@@ -1,0 +1,78 @@
+//! Answers that are no stream of events: kept as one entry, the run's result.
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{CallerEnd, End, Owner};
+use crate::run::call::Answer;
+use crate::server::Body;
+use crate::session::{Kind, Terminal};
+use crate::sse::Event;
+use crate::telemetry::{EventDropped, Fact};
+
+/// An answer as far as it has come. What is over the cap is counted, not kept.
+pub(super) struct Whole {
+    kept: BytesMut,
+    cap: usize,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Whole {
+    fn new(cap: usize) -> Self {
+        Whole { kept: BytesMut::new(), cap, hash: Sha256::new(), bytes: 0 }
+    }
+
+    pub(super) fn add(&mut self, data: &Bytes) {
+        self.hash.update(data);
+        self.bytes += data.len() as u64;
+        if self.kept.len() + data.len() <= self.cap {
+            self.kept.extend_from_slice(data);
+        }
+    }
+
+    /// How much is in memory.
+    pub(super) fn held(&self) -> usize {
+        self.kept.len()
+    }
+}
+
+impl Owner {
+    /// The upstream answers. What it says about its answer becomes an entry; the body is to be read.
+    pub(super) fn answered(&mut self, answer: Answer) -> Body {
+        self.heard = Instant::now();
+        self.speaks();
+        self.spec.status = Some(answer.head.status);
+        self.status(answer.head.answered());
+        if !answer.streams {
+            self.whole = Some(Whole::new(self.runs.settings.event_bytes));
+        }
+        answer.body
+    }
+
+    /// The answer is complete: it is the run's result, where it is text of a size that is kept.
+    pub(super) fn result(&mut self, whole: Whole) -> End {
+        let Whole { kept, hash, bytes, .. } = whole;
+        let text = if kept.len() as u64 == bytes { ByteString::try_from(kept.freeze()).ok() } else { None };
+        let status = self.spec.status.unwrap_or_default();
+        let event = |data: ByteString| Event { name: Some(status.to_string().into()), data, id: None };
+        let record = match text {
+            Some(text) => self.record(Kind::Result, event(text)),
+            None => {
+                let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+                let (session, run) = (&self.spec.session, &self.spec.run);
+                EventDropped { session, run, bytes }.emit(&self.runs.metrics);
+                self.record(Kind::EventDropped, event(json!({"bytes": bytes, "sha256": sha256}).to_string().into()))
+            }
+        };
+        self.books.record(record);
+        let (state, reason) = match (200..300).contains(&status) {
+            true => (Terminal::Completed, "result"),
+            false => (Terminal::Failed, "upstream_status"),
+        };
+        End { state, reason, by: None, caller: CallerEnd::Clean(None), tail: Bytes::new() }
+    }
+}
