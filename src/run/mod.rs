@@ -7,9 +7,11 @@
 //! reader.
 
 mod books;
+mod broken_off;
 mod call;
 mod caller;
 mod commit;
+mod dropped;
 mod lease;
 mod orders;
 mod owner;
@@ -17,8 +19,10 @@ mod runs;
 mod started;
 mod tagged;
 
+pub use broken_off::BrokenOff;
 pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
 pub use caller::CallerBody;
+pub use dropped::Dropped;
 pub use lease::{LEASE, keep_lease};
 pub use orders::Driven;
 pub use owner::{RunSpec, Tagging};
