@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
-use crate::gateway::{Gateway, Settings};
+use crate::gateway::{Gateway, Settings, Writers};
 use crate::hub::{Hub, HubLimits};
 use crate::intercept::Interceptor;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
@@ -127,6 +127,7 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         hub: Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new()),
         log: log.clone(),
+        writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),

@@ -8,15 +8,15 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::gateway::{Gateway, run_stream, sse};
+use crate::gateway::{Gateway, run_stream, sse, writing};
 use crate::log::{Bounds, Unavailable};
 use crate::server::{Body, Problem, empty, full};
 use crate::session::{RunId, SessionId};
 use crate::wire::Code;
 
 /// A request for one of our own routes, `path` without the prefix. Answers, never forwards.
-pub async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &str) -> Response<Body> {
-    let origin = allowed_origin(gateway, request);
+pub async fn answer(gateway: &Arc<Gateway>, request: Request<Incoming>, path: &str) -> Response<Body> {
+    let origin = allowed_origin(gateway, &request);
     let mut response = if request.method() == Method::OPTIONS {
         preflight()
     } else {
@@ -35,23 +35,23 @@ pub async fn answer(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &
     response
 }
 
-async fn route(gateway: &Arc<Gateway>, request: &Request<Incoming>, path: &str) -> Result<Response<Body>, Problem> {
+async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, path: &str) -> Result<Response<Body>, Problem> {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let (method, uri) = (request.method(), request.uri());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     match (method.as_str(), segments.as_slice()) {
         ("GET", ["v1", "sessions", session]) => describe(gateway, &id(session)?).await,
         ("DELETE", ["v1", "sessions", session]) => erase(gateway, &id(session)?).await,
         ("GET", ["v1", "sessions", session, "events"]) => {
-            sse::events(gateway, &id(session)?, uri, request.headers()).await
+            sse::events(gateway, &id(session)?, &uri, request.headers()).await
         }
+        ("POST", ["v1", "sessions", session, "events"]) => writing::write(gateway, id(session)?, request).await,
         ("GET", ["v1", "sessions", session, "runs", run, "stream"]) => {
-            run_stream::stream_of(gateway, &id(session)?, run, uri).await
+            run_stream::stream_of(gateway, &id(session)?, run, &uri).await
         }
         ("GET", ["v1", "runs", run]) => find_run(gateway, run).await,
         (_, ["v1", "sessions", _]) => Ok(not_allowed("GET, DELETE")),
-        (_, ["v1", "sessions", _, "events"] | ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => {
-            Ok(not_allowed("GET"))
-        }
+        (_, ["v1", "sessions", _, "events"]) => Ok(not_allowed("GET, POST")),
+        (_, ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => Ok(not_allowed("GET")),
         _ => Err(Problem::new(Code::NotFound, "there is no such route; see the protocol's HTTP API")),
     }
 }
@@ -129,8 +129,11 @@ fn preflight() -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, DELETE"));
-    let allowed = HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+    let allowed = HeaderValue::from_static(
+        "Authorization, Content-Type, Last-Event-ID, Sidestream-Source, Sidestream-Run, Sidestream-Parent-Run, Producer-Id, \
+         Producer-Epoch, Producer-Seq",
+    );
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response

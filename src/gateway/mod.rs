@@ -13,6 +13,7 @@ mod query;
 pub mod run_stream;
 mod socket;
 pub mod sse;
+mod writing;
 pub mod ws;
 
 use std::sync::Arc;
@@ -27,12 +28,16 @@ use crate::log::Log;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
+pub use writing::Writers;
+
 /// What all connections of the gateway share.
 pub struct Gateway {
     /// Followed sessions.
     pub hub: Arc<Hub>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
+    /// What agents that write directly need.
+    pub writers: Writers,
     /// Bounds and manners.
     pub settings: Settings,
     /// When to leave.

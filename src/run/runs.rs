@@ -118,10 +118,9 @@ impl Runs {
     }
 
     /// Begins to drive a run whose events are `events`, for nobody in particular: there is no direct
-    /// caller, so the events are read only as fast as the log stores them.
-    pub fn write(self: &Arc<Self>, spec: RunSpec, events: Body) {
-        // Its id is new: nobody drives it yet. What became of it stands in the log.
-        let _ = self.drive(spec, Feed::Answering(events), None);
+    /// caller, so the events are read only as fast as the log stores them. Otherwise like [`Runs::open`].
+    pub fn write(self: &Arc<Self>, spec: RunSpec, events: Body) -> Option<oneshot::Receiver<Opened>> {
+        self.drive(spec, Feed::Answering(events), None)
     }
 
     /// Opens a run that nobody has called the upstream for, and calls it once the log has the run.

@@ -36,7 +36,7 @@ impl Router {
                 "/demo" | "/demo/" if self.demo => demo::page(),
                 own => {
                     let own = own.to_owned();
-                    api::answer(&self.gateway, &request, &own).await
+                    api::answer(&self.gateway, request, &own).await
                 }
             };
         }

@@ -26,3 +26,4 @@ mod runs;
 mod shutdown;
 mod slow_readers;
 mod slow_stores;
+mod writers;
