@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
+use crate::control::Control;
 use crate::gateway::{Gateway, Settings, Writers};
 use crate::hub::{Hub, HubLimits};
 use crate::intercept::Interceptor;
@@ -21,7 +22,7 @@ use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
 use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::Passthrough;
-use crate::run::{Runs, RunsSettings, keep_lease};
+use crate::run::{Runs, RunsSettings, StartQueued, keep_lease};
 use crate::server::{Manners, Peer, Router, serve};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Fact, Metrics, StoreChanged, install_panic_hook};
@@ -124,8 +125,16 @@ pub async fn run(
     let runs = Runs::new(log.clone(), runs_settings(&config), metrics.clone());
     let tasks = TaskTracker::new();
     let limits = HubLimits { ring_bytes: config.limits.ring_bytes };
+    let hub = Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new());
+    let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
+    let proxy = Arc::new(proxy);
+    let control = Control::new(log.clone(), hub.clone(), runs.clone(), proxy.clone(), &config, metrics.clone());
+    let starter: Arc<dyn StartQueued> = control.clone();
+    runs.queued_start_by(Arc::downgrade(&starter));
     let gateway = Arc::new(Gateway {
-        hub: Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new()),
+        hub,
+        control,
+        credentials: config.send.credentials.clone(),
         log: log.clone(),
         writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
@@ -135,7 +144,6 @@ pub async fn run(
         tasks: tasks.clone(),
         places: Arc::new(Semaphore::new(config.limits.sockets)),
     });
-    let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
     let interceptor = Arc::new(Interceptor::new(proxy, runs.clone(), gateway.clone(), &config));
     let router = Arc::new(Router::new(config.server.prefix.clone(), config.server.demo, gateway, interceptor));
     let admin = Arc::new(Admin {

@@ -23,6 +23,8 @@ pub mod hub;
 
 pub mod gateway;
 
+pub mod control;
+
 pub mod wire;
 
 pub mod session;

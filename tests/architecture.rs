@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 16] = [
+const MAY_KNOW: [(&str, &[&str]); 17] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
@@ -21,7 +21,24 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("run", &["json_pointer", "log", "random", "server", "session", "sse", "telemetry"]),
     (
         "gateway",
-        &["config", "hub", "log", "random", "run", "server", "session", "shutdown", "sse", "telemetry", "wire"],
+        &[
+            "config",
+            "control",
+            "hub",
+            "log",
+            "random",
+            "run",
+            "server",
+            "session",
+            "shutdown",
+            "sse",
+            "telemetry",
+            "wire",
+        ],
+    ),
+    (
+        "control",
+        &["config", "hub", "json_pointer", "log", "proxy", "random", "run", "server", "session", "telemetry", "wire"],
     ),
     ("proxy", &["config", "json_pointer", "random", "server", "session", "telemetry", "wire"]),
     (

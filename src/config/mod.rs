@@ -7,6 +7,8 @@
 //! each kind of value is written; `load` merges `file`, `environment` and flags; `check` has the
 //! rules about values together.
 
+mod call_kinds;
+mod calls;
 mod check;
 mod document;
 mod environment;
@@ -17,15 +19,18 @@ mod network;
 mod options;
 mod problem;
 mod route;
+mod routes;
 mod settings;
 mod store_url;
 mod value;
 
+pub use calls::{CallTemplate, Credential, EventValue, SteerPolicy};
 pub use document::{default_file, page, summary};
 pub use load::{Loaded, Sources, load};
 pub use network::Network;
 pub use options::{OPTIONS, Opt, ROUTE_OPTIONS, SECTIONS, Section};
 pub use problem::{Origin, Problem, Problems};
 pub use route::{RoutePattern, SessionRule, path_segment};
+pub use routes::{KeptOut, Routes};
 pub use settings::*;
 pub use store_url::StoreUrl;

@@ -2,6 +2,7 @@
 //! `docs/configuration.md`, the reader of the file and the reader of the environment all go through
 //! these tables, so that none of them can know an option that the others do not.
 
+use super::call_kinds::{Call, CredentialPlace, Header, Steering, ValueOfEvents};
 use super::kinds::{
     BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern, Rule,
     StorePlace,
@@ -72,6 +73,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section { name: "server", doc: "The manners of the data listener." },
     Section { name: "auth", doc: "Who may do what." },
+    Section { name: "send", doc: "What clients may put into the requests that Sidestream makes for them." },
     Section { name: "limits", doc: "Bounds. Every one of them is per instance unless it says otherwise." },
     Section {
         name: "shutdown",
@@ -167,6 +169,11 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
     "auth.mode", auth.mode, OneOf<crate::config::AuthMode>,
         "How callers are authenticated. This version has `none` alone: whoever reaches the data listener may read every session, so any other address than loopback needs --allow-open.", flag: "auth", short: "auth";
 
+    "send.headers", send.headers, ListOf<Header>,
+        "Headers that a client may name in a `send`.";
+    "send.credentials", send.credentials, ListOf<Header>,
+        "Headers of the client's own request (its WebSocket handshake, its POST) that go with its `send`. They are never stored: see a route's `credential`.";
+
     "limits.event_bytes", limits.event_bytes, Bytes<u64>,
         "Largest event that is kept. A larger one still reaches the direct caller; the log gets an entry that says so.";
     "limits.pending_bytes", limits.pending_bytes, Bytes<u64>,
@@ -183,6 +190,11 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
         "Bytes that a direct caller may be behind its run before it is cut off. The run goes on.";
     "limits.ring_bytes", limits.ring_bytes, Bytes<usize>,
         "Bytes of the newest entries that are kept in memory per followed session.";
+
+    "limits.queue_depth", limits.queue_depth, Count<usize>,
+        "Runs that may wait in the queue of a session.";
+    "limits.queue_bytes", limits.queue_bytes, Bytes<u64>,
+        "Bytes that the runs waiting in a session may have together.";
 
     "shutdown.accept_for", shutdown.accept_for, Delay,
         "How long new requests are still accepted, until load balancers have noticed.";
@@ -211,6 +223,18 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
         "Whether direct callers get resumable SSE ids. `auto`: only GET requests that accept text/event-stream and whose upstream sets no ids of its own.";
     "input", input, Unset<BodyPointer>,
         "Where the user's message stands in the request body; it is kept in the session for other devices. Default: nothing of the request is kept.", example: "\"json:/message\"";
+    "send", send, Unset<YesNo>,
+        "Whether clients may begin runs here with `send`. Default: where its streams are recorded.", example: "true";
+    "on_busy", on_busy, OneOf<crate::session::BusyPolicy>,
+        "What a `send` does while the route has an active run: begin beside it, wait, cancel it first, or be refused. A `send` may say otherwise.";
+    "steer", steer, Steering,
+        "What a `steer` does: begin when the run has ended (`queue`), cancel the run and begin (`interrupt`), call the upstream (`forward POST /runs/{run_id}/input`), or nothing (`reject`).";
+    "cancel", cancel, Unset<Call>,
+        "What to tell the upstream when a run is cancelled, beside closing its connection. `{session}` and the names of `values` are filled in.", example: "\"POST /runs/{run_id}/cancel\"";
+    "values", values, ListOf<ValueOfEvents>,
+        "What `cancel` and `steer` need of a run's events: `NAME=json:/pointer` into their data; the first event that has it counts.";
+    "credential", credential, Unset<CredentialPlace>,
+        "The value of `Authorization` for runs that waited in the queue: their client may be gone, and its own credentials are never stored. Without it a client with credentials cannot queue.", example: "\"env:AGENT_AUTHORIZATION\"";
     "stall", stall, Span,
         "Silence of the upstream after which the run is said to be stalled.";
     "stall_limit", stall_limit, Span,
@@ -222,8 +246,7 @@ pub(super) const LATER: &[&str] =
     &["store.ack", "store.encoding", "auth.principal", "auth.keys", "log.payloads", "dialect"];
 
 /// The same, of a route.
-pub(super) const ROUTE_LATER: &[&str] =
-    &["preset", "keepalive", "on_disconnect", "grace", "on_busy", "steer", "cancel", "dialect", "resume"];
+pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "on_disconnect", "grace", "dialect", "resume"];
 
 /// The option with this path or short name.
 pub(super) fn find<C>(options: &'static [Opt<C>], name: &str) -> Option<&'static Opt<C>> {

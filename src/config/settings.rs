@@ -5,9 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
+use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
+
+use super::calls::{CallTemplate, Credential, EventValue, SteerPolicy};
 use super::network::Network;
 use super::route::{RoutePattern, SessionRule};
 use super::store_url::StoreUrl;
+use crate::session::BusyPolicy;
 
 /// Everything that the operator decides.
 #[derive(Clone, Debug)]
@@ -26,6 +31,8 @@ pub struct Config {
     pub server: Server,
     /// Who may do what.
     pub auth: Auth,
+    /// What clients may put into the requests that are made for them.
+    pub send: SendSettings,
     /// Serve on a non-loopback address without authentication.
     pub allow_open: bool,
     /// Bounds.
@@ -117,6 +124,15 @@ pub struct Server {
     pub demo: bool,
 }
 
+/// What clients may put into the requests that are made for them (`send`).
+#[derive(Clone, Debug)]
+pub struct SendSettings {
+    /// Headers that a client may name.
+    pub headers: Vec<HeaderName>,
+    /// Headers of the client's own request (its WebSocket handshake, its POST) that are passed on.
+    pub credentials: Vec<HeaderName>,
+}
+
 /// Who may do what.
 #[derive(Clone, Debug, Default)]
 pub struct Auth {
@@ -152,6 +168,10 @@ pub struct Limits {
     pub caller_buffer: u64,
     /// Bytes of the newest entries kept in memory per followed session.
     pub ring_bytes: usize,
+    /// Runs that may wait in the queue of a session.
+    pub queue_depth: usize,
+    /// Bytes that they may have together.
+    pub queue_bytes: u64,
 }
 
 /// How the process leaves.
@@ -213,6 +233,18 @@ pub struct Route {
     pub ids: Ids,
     /// JSON pointer into the request body: what the user said, kept as an `input` entry.
     pub input: Option<String>,
+    /// Whether clients may begin runs here with `send`; `None`: where its streams are recorded.
+    pub send: Option<bool>,
+    /// What a `send` does while the route is busy, unless it says so itself.
+    pub on_busy: BusyPolicy,
+    /// What a `steer` does.
+    pub steer: SteerPolicy,
+    /// What to tell the upstream when a run is cancelled, beside closing its connection.
+    pub cancel: Option<CallTemplate>,
+    /// What the calls need of a run's events.
+    pub values: Vec<EventValue>,
+    /// The `Authorization` of queued runs, whose client may be gone when they begin.
+    pub credential: Option<Credential>,
     /// Silence of the upstream after which the run is said to be stalled.
     pub stall: Duration,
     /// Silence of the upstream after which the run has failed.
@@ -245,6 +277,7 @@ impl Config {
             store: Store::default(),
             server: Server::default(),
             auth: Auth::default(),
+            send: SendSettings::default(),
             allow_open: false,
             limits: Limits::default(),
             shutdown: Shutdown::default(),
@@ -328,7 +361,15 @@ impl Default for Limits {
             message_bytes: 1 << 20,
             caller_buffer: 32 * MIB,
             ring_bytes: 256 << 10,
+            queue_depth: 16,
+            queue_bytes: MIB,
         }
+    }
+}
+
+impl Default for SendSettings {
+    fn default() -> Self {
+        SendSettings { headers: vec![ACCEPT_LANGUAGE], credentials: vec![AUTHORIZATION, COOKIE] }
     }
 }
 
@@ -352,6 +393,12 @@ impl Route {
             session: Vec::new(),
             ids: Ids::Auto,
             input: None,
+            send: None,
+            on_busy: BusyPolicy::Queue,
+            steer: SteerPolicy::Queue,
+            cancel: None,
+            values: Vec::new(),
+            credential: None,
             stall: Duration::from_secs(120),
             stall_limit: Duration::from_secs(15 * 60),
         }

@@ -8,19 +8,19 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::gateway::{Gateway, run_stream, sse, writing};
+use crate::gateway::{Gateway, control, run_stream, sse, writing};
 use crate::log::{Bounds, Unavailable};
-use crate::server::{Body, Problem, empty, full};
+use crate::server::{Body, Peer, Problem, empty, full};
 use crate::session::{RunId, SessionId};
 use crate::wire::Code;
 
 /// A request for one of our own routes, `path` without the prefix. Answers, never forwards.
-pub async fn answer(gateway: &Arc<Gateway>, request: Request<Incoming>, path: &str) -> Response<Body> {
+pub async fn answer(gateway: &Arc<Gateway>, request: Request<Incoming>, peer: Peer, path: &str) -> Response<Body> {
     let origin = allowed_origin(gateway, &request);
     let mut response = if request.method() == Method::OPTIONS {
         preflight()
     } else {
-        route(gateway, request, path).await.unwrap_or_else(Problem::into_response)
+        route(gateway, request, peer, path).await.unwrap_or_else(Problem::into_response)
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -35,7 +35,12 @@ pub async fn answer(gateway: &Arc<Gateway>, request: Request<Incoming>, path: &s
     response
 }
 
-async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, path: &str) -> Result<Response<Body>, Problem> {
+async fn route(
+    gateway: &Arc<Gateway>,
+    request: Request<Incoming>,
+    peer: Peer,
+    path: &str,
+) -> Result<Response<Body>, Problem> {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     match (method.as_str(), segments.as_slice()) {
@@ -48,10 +53,26 @@ async fn route(gateway: &Arc<Gateway>, request: Request<Incoming>, path: &str) -
         ("GET", ["v1", "sessions", session, "runs", run, "stream"]) => {
             run_stream::stream_of(gateway, &id(session)?, run, &uri).await
         }
+        ("GET", ["v1", "sessions", session, "queue"]) => control::queue(gateway, &id(session)?).await,
+        ("DELETE", ["v1", "sessions", session, "queue", key]) => {
+            control::withdraw(gateway, &request, peer, id(session)?, key).await
+        }
+        ("POST", ["v1", "sessions", session, "runs"]) => control::send(gateway, id(session)?, request, peer).await,
+        ("POST", ["v1", "sessions", session, "runs", run, "cancel"]) => {
+            control::cancel(gateway, &request, peer, id(session)?, run).await
+        }
+        ("POST", ["v1", "sessions", session, "runs", run, "steer"]) => {
+            control::steer(gateway, id(session)?, run, request, peer).await
+        }
         ("GET", ["v1", "runs", run]) => find_run(gateway, run).await,
         (_, ["v1", "sessions", _]) => Ok(not_allowed("GET, DELETE")),
         (_, ["v1", "sessions", _, "events"]) => Ok(not_allowed("GET, POST")),
         (_, ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => Ok(not_allowed("GET")),
+        (_, ["v1", "sessions", _, "queue"]) => Ok(not_allowed("GET")),
+        (_, ["v1", "sessions", _, "queue", _]) => Ok(not_allowed("DELETE")),
+        (_, ["v1", "sessions", _, "runs"] | ["v1", "sessions", _, "runs", _, "cancel" | "steer"]) => {
+            Ok(not_allowed("POST"))
+        }
         _ => Err(Problem::new(Code::NotFound, "there is no such route; see the protocol's HTTP API")),
     }
 }
@@ -91,8 +112,9 @@ async fn describe(gateway: &Gateway, session: &SessionId) -> Result<Response<Bod
     })))
 }
 
-/// `DELETE /sessions/{s}`. Its active runs end at their next append.
+/// `DELETE /sessions/{s}`. Its active runs are told to end; nothing of them is kept.
 async fn erase(gateway: &Gateway, session: &SessionId) -> Result<Response<Body>, Problem> {
+    gateway.control.end_all(session).await?;
     if !gateway.log.erase(session).await.map_err(unavailable)? {
         return Err(Problem::new(Code::NotFound, "there is no such session"));
     }
@@ -116,7 +138,7 @@ async fn find_run(gateway: &Gateway, run: &str) -> Result<Response<Body>, Proble
     })))
 }
 
-fn document(value: &serde_json::Value) -> Response<Body> {
+pub(super) fn document(value: &serde_json::Value) -> Response<Body> {
     let mut response = Response::new(full(value.to_string()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -131,7 +153,7 @@ fn preflight() -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
     let allowed = HeaderValue::from_static(
-        "Authorization, Content-Type, Last-Event-ID, Sidestream-Source, Sidestream-Run, Sidestream-Parent-Run, Producer-Id, \
+        "Authorization, Content-Type, Last-Event-ID, Sidestream-Client, Sidestream-Source, Sidestream-Run, Sidestream-Parent-Run, Producer-Id, \
          Producer-Epoch, Producer-Seq",
     );
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);

@@ -6,6 +6,7 @@
 
 pub mod api;
 mod attachment;
+mod control;
 pub mod demo;
 pub mod handshake;
 mod pages;
@@ -19,10 +20,12 @@ pub mod ws;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::shutdown::Shutdown;
@@ -34,6 +37,10 @@ pub use writing::Writers;
 pub struct Gateway {
     /// Followed sessions.
     pub hub: Arc<Hub>,
+    /// Live control.
+    pub control: Arc<Control>,
+    /// Headers of a client's own request that go with what it sends.
+    pub credentials: Vec<HeaderName>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
     /// What agents that write directly need.

@@ -16,19 +16,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::control::{Client, Control};
 use crate::gateway::Gateway;
 use crate::gateway::attachment::{Attachment, Filter, FrameText};
 use crate::gateway::socket::{Happened, Socket};
 use crate::hub::{Delivery, NoSession, Subscription};
 use crate::log::StoreHealth;
+use crate::server::Problem;
 use crate::session::SessionId;
-use crate::wire::{Attach, ClientMessage, Code, Reference, ServerMessage};
+use crate::wire::{Attach, ClientMessage, Code, Outcome, Reference, ServerMessage};
 
 /// The WebSocket subprotocol of this protocol version.
 pub const SUBPROTOCOL: &str = "sidestream.v1";
 
 /// How long a closing handshake may take.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// How many messages of one socket may wait for their answers; more are refused.
+const ASKED: usize = 64;
 
 /// How often a filtered subscriber that gets nothing is told where it is.
 const POSITION_EVERY: Duration = Duration::from_secs(5);
@@ -59,11 +64,14 @@ type Steps = FuturesUnordered<Abortable<BoxFuture<'static, Step>>>;
 
 struct Connection<S> {
     gateway: Arc<Gateway>,
+    client: Arc<Client>,
     socket: Socket<S>,
     steps: Steps,
     attached: HashMap<SessionId, AbortHandle>,
     /// The session named in the URL: if it does not exist the connection is closed.
     required: Option<SessionId>,
+    /// How many of its messages wait for their answers.
+    asked: usize,
     heard: bool,
     missed: u32,
     /// What the client believes of the store.
@@ -71,7 +79,7 @@ struct Connection<S> {
 }
 
 /// Serves one upgraded connection until it ends. `first` is the session named in its URL.
-pub async fn serve<S>(io: S, gateway: Arc<Gateway>, first: Option<Attach>)
+pub async fn serve<S>(io: S, gateway: Arc<Gateway>, client: Client, first: Option<Attach>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -79,10 +87,12 @@ where
     let socket = Socket::new(io, gateway.settings.message_bytes).await;
     let connection = Connection {
         gateway,
+        client: Arc::new(client),
         socket,
         steps: FuturesUnordered::new(),
         attached: HashMap::new(),
         required: first.as_ref().filter(|attach| !attach.create).map(|attach| attach.session.clone()),
+        asked: 0,
         heard: true,
         missed: 0,
         store_up: true,
@@ -181,13 +191,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             },
             ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
             ClientMessage::Pong => {}
-            ClientMessage::Send(_)
-            | ClientMessage::Cancel(_)
-            | ClientMessage::Steer(_)
-            | ClientMessage::Queue { .. } => {
-                self.error(reference.as_ref(), None, Code::NotSupported, "live control comes with the next commit");
+            ClientMessage::Send(send) => {
+                self.ask(reference, |control, client| async move { control.send(&client, *send).await });
+            }
+            ClientMessage::Cancel(cancel) => {
+                self.ask(reference, |control, client| async move { control.cancel(&client, cancel).await });
+            }
+            ClientMessage::Steer(steer) => {
+                self.ask(reference, |control, client| async move { control.steer(&client, steer).await });
+            }
+            ClientMessage::Queue { session } => {
+                self.ask(reference, |control, _| async move { control.queue(&session).await });
             }
         }
+    }
+
+    /// Does what the client asks, and answers when it is done. It is done even if the socket closes.
+    fn ask<F>(&mut self, reference: Option<Reference>, work: impl FnOnce(Arc<Control>, Arc<Client>) -> F)
+    where
+        F: Future<Output = Result<Outcome, Problem>> + Send + 'static,
+    {
+        if self.asked >= ASKED {
+            let message = "too many of this socket's messages wait for their answers";
+            return self.error(reference.as_ref(), None, Code::TooMany, message);
+        }
+        self.asked += 1;
+        let work = tokio::spawn(work(self.gateway.control.clone(), self.client.clone()));
+        let answer: BoxFuture<'static, Step> = Box::pin(async move {
+            let done = work.await.unwrap_or_else(|defect| Err(Problem::new(Code::Internal, defect.to_string())));
+            let reference = reference.as_ref();
+            Step::Answer(match &done {
+                Ok(outcome) => ServerMessage::Ack { reference, outcome: Some(outcome) }.encode(),
+                Err(problem) => {
+                    let (code, message) = (problem.code, &*problem.detail);
+                    ServerMessage::Error { reference, session: None, code, message }.encode()
+                }
+            })
+        });
+        self.steps.push(Abortable::new(answer, AbortHandle::new_pair().1));
     }
 
     fn attach(&mut self, attach: Attach, reference: Option<Reference>) {
@@ -214,6 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         match step {
             Err(Aborted) => None,
             Ok(Step::Answer(text)) => {
+                self.asked -= 1;
                 self.socket.send(text.into());
                 None
             }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::config::{Config, Ids, Intercept, Route};
+use crate::config::{Config, Ids, KeptOut, Route, Routes};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::json_pointer;
@@ -45,12 +45,10 @@ const SAID: usize = 64;
 
 /// The interceptor.
 pub struct Interceptor {
-    proxy: Passthrough,
+    proxy: Arc<Passthrough>,
     runs: Arc<Runs>,
     gateway: Arc<Gateway>,
-    intercept: Intercept,
-    routes: Vec<Arc<Route>>,
-    unnamed: Arc<Route>,
+    routes: Routes,
     body_limit: u64,
     /// Routes whose streams were passed through: each is said once.
     said: Mutex<HashSet<String>>,
@@ -68,14 +66,12 @@ struct Candidate {
 
 impl Interceptor {
     /// An interceptor in front of `proxy` that drives its runs in `runs`.
-    pub fn new(proxy: Passthrough, runs: Arc<Runs>, gateway: Arc<Gateway>, config: &Config) -> Self {
+    pub fn new(proxy: Arc<Passthrough>, runs: Arc<Runs>, gateway: Arc<Gateway>, config: &Config) -> Self {
         Interceptor {
             proxy,
             runs,
             gateway,
-            intercept: config.intercept.clone(),
-            routes: config.routes.iter().cloned().map(Arc::new).collect(),
-            unnamed: Arc::new(Route::unnamed()),
+            routes: Routes::new(config),
             body_limit: config.server.identity_body_limit,
             said: Mutex::default(),
         }
@@ -87,35 +83,16 @@ impl Interceptor {
             return self.resume(id, request.headers().get(header::ORIGIN).cloned()).await;
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let route = self.routes.iter().find(|route| route.pattern.matches(&method, &path)).unwrap_or(&self.unnamed);
+        let route = self.routes.of(&method, &path);
         let upgrade = request.headers().contains_key(header::UPGRADE);
-        let kept_out = if upgrade { Some(NotRecorded::Method) } else { self.kept_out(route, &method, &path) };
-        let Some(reason) = kept_out else {
+        let kept_out = if upgrade { Some(KeptOut::Method) } else { self.routes.kept_out(route, &method, &path) };
+        let Some(kept_out) = kept_out else {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
         };
         let response = self.proxy.handle(request, peer).await;
         match response.status().is_success() && is_event_stream(response.headers()) {
-            true => self.unrecorded(response, reason, &method, &path),
+            true => self.unrecorded(response, reason(kept_out), &method, &path),
             false => response,
-        }
-    }
-
-    /// Why streams of this request are not recorded, if they are not.
-    fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<NotRecorded> {
-        if matches!(*method, Method::HEAD | Method::CONNECT) {
-            return Some(NotRecorded::Method);
-        }
-        if self.intercept == Intercept::Off {
-            return Some(NotRecorded::Intercept);
-        }
-        match (route.record, route.intercept, &self.intercept) {
-            (false, _, _) | (true, Some(false), _) => Some(NotRecorded::Route),
-            (true, Some(true), _) => None,
-            (true, None, Intercept::Only(patterns)) => {
-                let named = patterns.iter().any(|pattern| pattern.matches(method, path));
-                (!named).then_some(NotRecorded::Intercept)
-            }
-            (true, None, _) => (*method == Method::GET).then_some(NotRecorded::Method),
         }
     }
 
@@ -301,6 +278,14 @@ impl Candidate {
                 Ids::Auto => Tagging::Off,
             },
         })
+    }
+}
+
+fn reason(kept_out: KeptOut) -> NotRecorded {
+    match kept_out {
+        KeptOut::Method => NotRecorded::Method,
+        KeptOut::Intercept => NotRecorded::Intercept,
+        KeptOut::Route => NotRecorded::Route,
     }
 }
 

@@ -79,6 +79,23 @@ pub enum Command {
         /// Who asks, as [`CancelRequest::by`] had it.
         by: ByteString,
     },
+    /// Give this run something new to work on.
+    Steer(SteerOrder),
+}
+
+/// What a run is to be given, in the way that its upstream has for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SteerOrder {
+    /// Where.
+    pub session: SessionId,
+    /// The run.
+    pub run: RunId,
+    /// The id of this order, which the receipt in the log carries.
+    pub receipt: ByteString,
+    /// The name of the client that asks.
+    pub client: ByteString,
+    /// What the run is given: a JSON value.
+    pub body: ByteString,
 }
 
 /// Commands that wait for an instance; who wants to add one more is told `Unavailable`, so that no

@@ -17,6 +17,7 @@ mod orders;
 mod owner;
 mod runs;
 mod started;
+mod steering;
 mod tagged;
 
 pub use broken_off::BrokenOff;

@@ -1,7 +1,7 @@
 //! What others ask of a run that this instance drives, on its way to the run's owner.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
@@ -13,6 +13,9 @@ use crate::session::{Record, RunId};
 
 /// Records of others that wait to be written into a run; more have to wait with whoever has them.
 const NOTES: usize = 16;
+
+/// Orders that are recognised when they come again.
+const ORDERS_REMEMBERED: usize = 64;
 
 /// The owner's end.
 #[derive(Debug)]
@@ -37,13 +40,15 @@ pub struct Driven {
     notes: mpsc::Sender<Record>,
     values: Arc<Mutex<Values>>,
     steer: Option<SideCall>,
+    done: Arc<Mutex<VecDeque<ByteString>>>,
 }
 
 /// Both ends, for a run whose events give `values` and whose route steers by `steer`.
 pub(super) fn orders(values: Arc<Mutex<Values>>, steer: Option<SideCall>) -> (Driven, Orders) {
     let (cancel, cancelled) = watch::channel(None);
     let (notes, noted) = mpsc::channel(NOTES);
-    (Driven { cancel: Arc::new(cancel), notes, values, steer }, Orders { cancel: cancelled, notes: noted })
+    let driven = Driven { cancel: Arc::new(cancel), notes, values, steer, done: Arc::default() };
+    (driven, Orders { cancel: cancelled, notes: noted })
 }
 
 impl Orders {
@@ -77,6 +82,20 @@ impl Driven {
     /// Writes `record` into the run. `false`: the run has ended.
     pub async fn note(&self, record: Record) -> bool {
         self.notes.send(record).await.is_ok()
+    }
+
+    /// Whether an order comes for the first time; of many the newest are remembered, for one that comes
+    /// twice does so within seconds.
+    pub(super) fn first_order(&self, receipt: &ByteString) -> bool {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if done.contains(receipt) {
+            return false;
+        }
+        if done.len() == ORDERS_REMEMBERED {
+            done.pop_front();
+        }
+        done.push_back(receipt.clone());
+        true
     }
 
     /// How the run is steered, where its upstream has a call for that.

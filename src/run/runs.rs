@@ -1,7 +1,7 @@
 //! The runs that this instance drives.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,6 +16,7 @@ use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::steering::steer;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
 use crate::session::{InstanceId, Offset, RunId, SessionId};
@@ -50,7 +51,7 @@ pub struct Runs {
     pub(super) metrics: Metrics,
     pub(super) pending: AtomicU64,
     pub(super) driven: Registry,
-    starter: OnceLock<Arc<dyn StartQueued>>,
+    starter: OnceLock<Weak<dyn StartQueued>>,
     active: AtomicUsize,
     tasks: TaskTracker,
 }
@@ -166,11 +167,16 @@ impl Runs {
                     driven.cancel(by);
                 }
             }
+            Command::Steer(order) => {
+                if let Some(driven) = self.driven.of(&order.run) {
+                    self.tasks.spawn(steer(driven, order));
+                }
+            }
         }
     }
 
     /// Who starts what waited in a queue. Said once, before anything runs.
-    pub fn queued_start_by(&self, starter: Arc<dyn StartQueued>) {
+    pub fn queued_start_by(&self, starter: Weak<dyn StartQueued>) {
         let _ = self.starter.set(starter);
     }
 
@@ -184,7 +190,7 @@ impl Runs {
                 Err(_) => sleep(ASK_AGAIN).await,
             }
         };
-        if let Some(starter) = self.starter.get() {
+        if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
             for waited in starts.yours {
                 starter.start(session, waited).await;
             }

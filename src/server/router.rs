@@ -32,16 +32,19 @@ impl Router {
             path.strip_prefix(self.prefix.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))
         {
             return match own {
-                "/v1/ws" => handshake::upgrade(&self.gateway, request).unwrap_or_else(Problem::into_response),
+                "/v1/ws" => {
+                    handshake::upgrade(&self.gateway, request, peer, None).unwrap_or_else(Problem::into_response)
+                }
                 "/demo" | "/demo/" if self.demo => demo::page(),
                 own => {
                     let own = own.to_owned();
-                    api::answer(&self.gateway, request, &own).await
+                    api::answer(&self.gateway, request, peer, &own).await
                 }
             };
         }
         if is_sidestream_upgrade(&request) {
-            return handshake::upgrade(&self.gateway, request).unwrap_or_else(Problem::into_response);
+            let path = Some(request.uri().path().to_owned());
+            return handshake::upgrade(&self.gateway, request, peer, path).unwrap_or_else(Problem::into_response);
         }
         self.interceptor.handle(request, peer).await
     }

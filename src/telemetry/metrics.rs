@@ -51,6 +51,7 @@ pub(super) struct Instruments {
     pub(super) streams_not_recorded: Counters,
     pub(super) session_rules_skipped: Counter,
     pub(super) takeovers: Counter,
+    pub(super) cancels: Counter,
     pub(super) panics: Counter,
 }
 
@@ -106,6 +107,7 @@ impl Metrics {
             ),
             session_rules_skipped: new
                 .counter("session_rules_skipped", "Requests whose body was above server.identity_body_limit"),
+            cancels: new.counter("cancels", "Requests of clients to end runs"),
             takeovers: new.counter("takeovers", "Runs of dead instances that this one has ended"),
             panics: new.counter("panics", "Defects of sidestream that were caught"),
             registry: new.registry,

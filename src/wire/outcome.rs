@@ -59,6 +59,8 @@ pub enum Steered {
     Queued,
     /// The run was cancelled, and another has begun.
     Interrupted,
+    /// The route does not steer, or the upstream refused.
+    Rejected,
 }
 
 /// One run of a `cancel`.
@@ -195,6 +197,7 @@ impl Steered {
             Steered::Forwarded => "forwarded",
             Steered::Queued => "queued",
             Steered::Interrupted => "interrupted",
+            Steered::Rejected => "rejected",
         }
     }
 }

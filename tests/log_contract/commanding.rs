@@ -79,7 +79,8 @@ async fn what_a_slow_listener_has_no_room_for_comes_with_renewals(store: Store) 
         assert!(log.command(&me, cancel(&format!("r{i}"))).await.unwrap());
         missing.insert(format!("r{i}"));
     }
-    let hear = |Command::Cancel { run, .. }: Command, missing: &mut std::collections::BTreeSet<String>| {
+    let hear = |command: Command, missing: &mut std::collections::BTreeSet<String>| {
+        let Command::Cancel { run, .. } = command else { panic!("{command:?}") };
         missing.remove(run.as_str());
     };
     let all = async {

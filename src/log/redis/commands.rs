@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! <id> 1 cancel <session> <run> <by>
+//! <id> 1 steer <session> <run> <receipt> <client> <body>
 //! ```
 //!
 //! `<id>`: 16 random hexadecimal digits, so that two equal commands are two; `1`: the version of what
-//! follows; `<by>`: everything to the end.
+//! follows; `<client>` is percent-encoded; `<by>` and `<body>`: everything to the end.
 
 use super::RedisLog;
+use super::fields::{unword, word};
 use super::supervisor::Lane;
-use crate::log::{COMMANDS_WAITING, Command, Commands, Unavailable};
+use crate::log::{COMMANDS_WAITING, Command, Commands, SteerOrder, Unavailable};
 use crate::random;
 use crate::session::{InstanceId, RunId, SessionId};
 
@@ -51,6 +53,9 @@ pub(super) fn encode(command: &Command) -> String {
     let id = random::u64();
     match command {
         Command::Cancel { session, run, by } => format!("{id:016x} {VERSION} cancel {session} {run} {by}"),
+        Command::Steer(SteerOrder { session, run, receipt, client, body }) => {
+            format!("{id:016x} {VERSION} steer {session} {run} {receipt} {} {body}", word(client))
+        }
     }
 }
 
@@ -64,6 +69,16 @@ pub(super) fn decode(element: &str) -> Option<Command> {
             let session = SessionId::from_store(words.next()?).ok()?;
             let run = RunId::from_store(words.next()?).ok()?;
             Some(Command::Cancel { session, run, by: words.next()?.into() })
+        }
+        "steer" => {
+            let mut words = rest.splitn(5, ' ');
+            Some(Command::Steer(SteerOrder {
+                session: SessionId::from_store(words.next()?).ok()?,
+                run: RunId::from_store(words.next()?).ok()?,
+                receipt: words.next()?.into(),
+                client: unword(words.next()?)?,
+                body: words.next()?.into(),
+            }))
         }
         _ => None,
     }
@@ -80,6 +95,14 @@ mod tests {
             let command = Command::Cancel { session, run, by: by.into() };
             assert_eq!(decode(&encode(&command)), Some(command));
         }
+    }
+
+    #[test]
+    fn an_order_comes_back_as_it_was() {
+        let (session, run) = (SessionId::from_digest_text("abc"), RunId::from_random(1));
+        let (client, body) = ("a b".into(), r#"{"text": "go on"}"#.into());
+        let command = Command::Steer(SteerOrder { session, run, receipt: "r1".into(), client, body });
+        assert_eq!(decode(&encode(&command)), Some(command));
     }
 
     #[test]

@@ -90,6 +90,22 @@ impl Fact for RunEnded<'_> {
     }
 }
 
+/// A client asks for the end of runs.
+#[derive(Clone, Copy, Debug)]
+pub struct CancelAsked<'a> {
+    /// Where.
+    pub session: &'a SessionId,
+    /// The client's name.
+    pub client: &'a str,
+}
+
+impl Fact for CancelAsked<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.count.cancels.inc();
+        tracing::info!(session = %self.session, client = self.client, "a client asks for the end of runs");
+    }
+}
+
 /// This instance has ended a run of a dead one.
 #[derive(Clone, Copy, Debug)]
 pub struct RunTakenOver<'a> {

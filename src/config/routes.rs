@@ -1,0 +1,67 @@
+//! Which route a request takes, and whether its streams are recorded.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::settings::{Config, Intercept, Route};
+
+/// The routes of a configuration. The first that matches wins.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    intercept: Intercept,
+    named: Vec<Arc<Route>>,
+    unnamed: Arc<Route>,
+}
+
+/// Why a request's stream is not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptOut {
+    /// Streams of its method are recorded only where a route says so.
+    Method,
+    /// The top of the configuration says so.
+    Intercept,
+    /// Its route says so.
+    Route,
+}
+
+impl Routes {
+    /// The routes of `config`.
+    pub fn new(config: &Config) -> Self {
+        Routes {
+            intercept: config.intercept.clone(),
+            named: config.routes.iter().cloned().map(Arc::new).collect(),
+            unnamed: Arc::new(Route::unnamed()),
+        }
+    }
+
+    /// The route of a request.
+    pub fn of(&self, method: &Method, path: &str) -> &Arc<Route> {
+        self.named.iter().find(|route| route.pattern.matches(method, path)).unwrap_or(&self.unnamed)
+    }
+
+    /// Why streams of this request are not recorded, if they are not.
+    pub fn kept_out(&self, route: &Route, method: &Method, path: &str) -> Option<KeptOut> {
+        if matches!(*method, Method::HEAD | Method::CONNECT) {
+            return Some(KeptOut::Method);
+        }
+        if self.intercept == Intercept::Off {
+            return Some(KeptOut::Intercept);
+        }
+        match (route.record, route.intercept, &self.intercept) {
+            (false, _, _) | (true, Some(false), _) => Some(KeptOut::Route),
+            (true, Some(true), _) => None,
+            (true, None, Intercept::Only(patterns)) => {
+                let named = patterns.iter().any(|pattern| pattern.matches(method, path));
+                (!named).then_some(KeptOut::Intercept)
+            }
+            (true, None, _) => (*method == Method::GET).then_some(KeptOut::Method),
+        }
+    }
+
+    /// Whether clients may begin runs there with `send`: what the route says, else where its streams
+    /// are recorded.
+    pub fn may_send(&self, route: &Route, method: &Method, path: &str) -> bool {
+        route.send.unwrap_or_else(|| self.kept_out(route, method, path).is_none())
+    }
+}

@@ -1,0 +1,137 @@
+//! Calls to the upstream: the request that a run begins with, and the calls that its route has for
+//! cancelling and steering it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request};
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+
+use crate::config::{CallTemplate, Route, SteerPolicy};
+use crate::control::request::Sendable;
+use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough};
+use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
+use crate::server::{Body, BodyError, Peer, empty, full};
+use crate::session::SessionId;
+
+/// How long the upstream may take over a call beside a run's stream.
+const SIDE_CALL_WITHIN: Duration = Duration::from_secs(5);
+
+/// How much of its answer is looked at.
+const SIDE_ANSWER_BYTES: usize = 16 << 10;
+
+/// The calls that a route has for its runs.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// To tell the upstream of a cancellation.
+    pub cancel: Option<SideCall>,
+    /// To steer a run.
+    pub steer: Option<SideCall>,
+}
+
+impl Calls {
+    /// The calls of `route`, for a run of `session` whose own request came from `peer` with these
+    /// `headers`: credentials, and what describes its client. They are kept as long as the run lasts.
+    pub fn new(proxy: &Arc<Passthrough>, route: &Route, session: &SessionId, peer: Peer, headers: &HeaderMap) -> Self {
+        let call = |template: &CallTemplate| side_call(proxy.clone(), template.clone(), session, peer, headers.clone());
+        let steer = match &route.steer {
+            SteerPolicy::Forward(template) => Some(call(template)),
+            SteerPolicy::Interrupt | SteerPolicy::Queue | SteerPolicy::Reject => None,
+        };
+        Calls { cancel: route.cancel.as_ref().map(call), steer }
+    }
+}
+
+/// The call that begins a run.
+pub(super) fn call(proxy: Arc<Passthrough>, sendable: Sendable, credentials: HeaderMap) -> Call {
+    Box::new(move || Box::pin(async move { exchange(&proxy, sendable, &credentials).await }))
+}
+
+async fn exchange(proxy: &Passthrough, sendable: Sendable, credentials: &HeaderMap) -> Result<Answer, CallFailed> {
+    let (peer, method, path) = (sendable.peer, sendable.method.clone(), sendable.path().to_owned());
+    let request = proxy.prepare(sendable.request(credentials), peer, AcceptEncoding::Identity).map_err(|problem| {
+        tracing::warn!(code = %problem.code, detail = problem.detail, "a sent request cannot be forwarded");
+        CallFailed { reason: "request_invalid" }
+    })?;
+    let (head, body) = proxy
+        .send(request)
+        .await
+        .map_err(|error| {
+            tracing::warn!(code = %error.code(), %error, "no answer from the upstream to a sent request");
+            CallFailed { reason: error.code().as_str() }
+        })?
+        .into_parts();
+    let codings = Codings::of(&head.headers).map_err(|_| CallFailed { reason: "content_coding" })?;
+    let streams = head.status.is_success() && is_event_stream(&head.headers);
+    // How long a silence may be is the run's business.
+    let body = if streams { body.without_idle_timeout() } else { body };
+    let body = match codings.is_empty() {
+        true => body.map_err(BodyError::from).boxed_unsync(),
+        false => Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync(),
+    };
+    Ok(Answer { head: Started::new(&method, &path, head.status, &head.headers), streams, body })
+}
+
+/// Whether the media type is `text/event-stream`, whatever its parameters and case.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+fn side_call(
+    proxy: Arc<Passthrough>,
+    template: CallTemplate,
+    session: &SessionId,
+    peer: Peer,
+    headers: HeaderMap,
+) -> SideCall {
+    let session = session.clone();
+    SideCall::new(move |values: Values, body: Option<Bytes>| {
+        let filled = template.fill(|name| match name {
+            "session" => Some(session.as_str()),
+            name => values.get(name).map(String::as_str),
+        });
+        let target = filled.map_err(|name| {
+            tracing::warn!(name, call = %template, "the run's events have not given a value that its route's call needs");
+            CallFailed { reason: "value_missing" }
+        });
+        let (proxy, method, headers) = (proxy.clone(), template.method.clone(), headers.clone());
+        Box::pin(async move {
+            let call = aside(&proxy, method, target?, headers, peer, body);
+            timeout(SIDE_CALL_WITHIN, call).await.unwrap_or(Err(CallFailed { reason: "upstream_timeout" }))
+        })
+    })
+}
+
+async fn aside(
+    proxy: &Passthrough,
+    method: Method,
+    target: String,
+    headers: HeaderMap,
+    peer: Peer,
+    body: Option<Bytes>,
+) -> Result<SideAnswer, CallFailed> {
+    let mut request: Request<Body> = Request::new(body.clone().map_or_else(empty, full));
+    *request.method_mut() = method;
+    *request.uri_mut() = target.parse().map_err(|_| CallFailed { reason: "request_invalid" })?;
+    *request.headers_mut() = headers;
+    if body.is_some() {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+    let invalid = |_| CallFailed { reason: "request_invalid" };
+    let request = proxy.prepare(request, peer, AcceptEncoding::Identity).map_err(invalid)?;
+    let failed = |error: crate::proxy::UpstreamError| CallFailed { reason: error.code().as_str() };
+    let (head, mut answer) = proxy.send(request).await.map_err(failed)?.into_parts();
+    let mut kept = BytesMut::new();
+    while kept.len() < SIDE_ANSWER_BYTES {
+        match answer.frame().await {
+            Some(Ok(frame)) => kept.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..])),
+            Some(Err(_)) | None => break,
+        }
+    }
+    Ok(SideAnswer { status: head.status.as_u16(), body: kept.freeze() })
+}

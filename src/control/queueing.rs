@@ -1,0 +1,68 @@
+//! What waits in a session: its list, and its start once the route is free.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use tokio::time::{Instant, sleep};
+
+use crate::control::Control;
+use crate::control::request::{Sendable, service};
+use crate::control::root::unavailable;
+use crate::control::sending::Begin;
+use crate::log::{OnBusy, Opened, START_WITHIN, ToStart};
+use crate::run::StartQueued;
+use crate::server::Problem;
+use crate::session::SessionId;
+use crate::wire::{Outcome, QueuedItem};
+
+/// How soon a run is tried again that this instance is still busy putting into the queue.
+const LEAVING: Duration = Duration::from_millis(10);
+
+impl Control {
+    /// What waits in a session, first come first.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn queue(&self, session: &SessionId) -> Result<Outcome, Problem> {
+        let waiting = self.log.queue(session).await.map_err(|error| unavailable(&error))?;
+        let item = |run: crate::log::QueuedRun| QueuedItem {
+            key: run.key,
+            run: run.run,
+            bytes: run.bytes,
+            client: run.client,
+            position: run.position,
+        };
+        Ok(Outcome::Queue(waiting.into_iter().map(item).collect()))
+    }
+}
+
+impl StartQueued for Control {
+    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, ()> {
+        async move {
+            let ToStart { run, key, item, .. } = waited;
+            let Some((sendable, vouched)) = Sendable::of_item(&item) else {
+                // Its mark runs out, and an instance of that version may find it.
+                tracing::error!(%session, %run, "a queued run was written by another version; it is left to that");
+                return;
+            };
+            let route = self.routes.of(&sendable.method, sendable.path()).clone();
+            let credentials = if vouched { service(&route) } else { HeaderMap::new() };
+            let begin = Begin { session, run: &run, key, parent: None, sendable, route, credentials };
+            let until = Instant::now() + START_WITHIN;
+            let opened = loop {
+                match self.open(&begin, OnBusy::Parallel) {
+                    Some(opening) => break opening.await.ok(),
+                    None if Instant::now() < until => sleep(LEAVING).await,
+                    None => return,
+                }
+            };
+            match opened {
+                Some(Opened::Open { .. }) => tracing::info!(%session, %run, "a queued run begins"),
+                other => tracing::debug!(%session, %run, outcome = ?other, "a queued run is somebody else's, or gone"),
+            }
+        }
+        .boxed()
+    }
+}

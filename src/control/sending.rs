@@ -1,0 +1,274 @@
+//! `send`: a request that the sidecar makes to the upstream for a client. Its run is in the log
+//! before the upstream hears of it; the same key never begins a second one.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use http::HeaderMap;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::config::Route;
+use crate::control::request::Sendable;
+use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN, unavailable};
+use crate::control::{Calls, Client, Control, calling};
+use crate::log::{Bounds, CancelTarget, Claim, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
+use crate::run::{RunSpec, Started, Tagging};
+use crate::server::Problem;
+use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId};
+use crate::telemetry::{Fact, RunStarted};
+use crate::wire::{Code, Outcome, SendRun, Sent};
+
+/// How often a run tries to interrupt those that come in its way.
+const INTERRUPTIONS: usize = 4;
+
+/// A run to begin.
+pub(super) struct Begin<'a> {
+    pub(super) session: &'a SessionId,
+    pub(super) run: &'a RunId,
+    pub(super) key: Option<ByteString>,
+    pub(super) parent: Option<RunId>,
+    pub(super) sendable: Sendable,
+    pub(super) route: Arc<Route>,
+    /// What goes with the request and is kept nowhere.
+    pub(super) credentials: HeaderMap,
+}
+
+impl Control {
+    /// Begins a run for a client, or queues it, or finds the one that its key has begun. Must not be
+    /// abandoned halfway: whoever calls lets it come to its end, whatever the client does.
+    ///
+    /// # Errors
+    /// What the client asks for is not allowed or makes no sense; the route is busy; the store is away.
+    /// Nothing was begun then.
+    pub async fn send(&self, client: &Client, send: SendRun) -> Result<Outcome, Problem> {
+        let sendable = Sendable::new(&send, client, &self.send)?;
+        let route = self.route(&sendable)?;
+        let on_busy = send.on_busy.unwrap_or(route.on_busy);
+        if let StoreHealth::Down { reason } = &*self.log.health().borrow() {
+            return Err(unavailable(&Unavailable::new(reason.clone())));
+        }
+        let mut session = match &send.session {
+            Some(session) => self.writable(session).await?.clone(),
+            None => SessionId::from_random(crate::random::u128()),
+        };
+        let mut run = RunId::from_random(crate::random::u128());
+        if let Some(key) = &send.key {
+            let scope = send.session.as_ref().map_or("", SessionId::as_str);
+            let earlier = self.claim(&format!("send\n{scope}\n{key}"), &session, &run, &sendable.digest()).await?;
+            if let Some((theirs, its_run)) = earlier {
+                (session, run) = (theirs, its_run);
+                if let Some(outcome) = self.find(&session, &run).await? {
+                    return Ok(outcome);
+                }
+                // Whoever had the key first has not opened the run, and may never do so.
+            }
+        }
+        let credentials = client.credentials.clone();
+        let (key, parent) = (send.key, send.parent);
+        let begin = Begin { session: &session, run: &run, key, parent, sendable, route, credentials };
+        match on_busy {
+            BusyPolicy::Parallel => self.begin(&begin, OnBusy::Parallel, Vec::new()).await,
+            BusyPolicy::Reject => self.begin(&begin, OnBusy::Reject, Vec::new()).await,
+            BusyPolicy::Queue => match self.waiting(&begin, client) {
+                Some(waiting) => self.begin(&begin, waiting, Vec::new()).await,
+                // Only where it would have to wait: else its own credentials go with it.
+                None => self.begin(&begin, OnBusy::Reject, Vec::new()).await.map_err(cannot_wait),
+            },
+            BusyPolicy::Interrupt => self.interrupt(&begin, client).await,
+        }
+    }
+
+    /// Opens the run; its owner calls the upstream then. `None`: this instance has a run of this id.
+    pub(super) fn open(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Option<oneshot::Receiver<Opened>> {
+        let Begin { session, run, key, parent, sendable, route, credentials } = begin;
+        let started =
+            Started { method: sendable.method.to_string(), path: sendable.path().to_owned(), ..Started::default() };
+        let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
+        record.source.clone_from(&sendable.source);
+        let mut headers = sendable.headers.clone();
+        headers.extend(credentials.clone());
+        let calls = Calls::new(&self.proxy, route, session, sendable.peer, &headers);
+        let spec = RunSpec {
+            session: (*session).clone(),
+            run: (*run).clone(),
+            opening: sendable.input(route, run).into_iter().chain([record]).collect(),
+            status: None,
+            source: sendable.source.clone(),
+            parent: parent.clone(),
+            key: key.clone(),
+            route: route.pattern.to_string().into(),
+            on_busy,
+            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            on_cancel: calls.cancel,
+            steer: calls.steer,
+            ids: Tagging::Off,
+            stall: route.stall,
+            stall_limit: route.stall_limit,
+        };
+        self.runs.open(spec, calling::call(self.proxy.clone(), sendable.clone(), credentials.clone()))
+    }
+
+    /// Opens the run and says what became of it.
+    async fn begin(&self, begin: &Begin<'_>, on_busy: OnBusy, interrupted: Vec<RunId>) -> Result<Outcome, Problem> {
+        match self.opened(begin, on_busy).await? {
+            Opened::Busy { runs } => {
+                let runs: Vec<_> = runs.iter().map(RunId::as_str).collect();
+                Err(Problem::new(Code::Busy, "the route has an active run").with("runs", runs))
+            }
+            opened => self.outcome(begin, opened, interrupted).await,
+        }
+    }
+
+    async fn opened(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Result<Opened, Problem> {
+        let Some(opening) = self.open(begin, on_busy) else { return Ok(Opened::Fenced) };
+        match timeout(ANSWER_WITHIN, opening).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(_)) => Err(Problem::new(Code::Draining, "this instance is leaving; send again with the same key")),
+            Err(_) => {
+                // Should the log open it after all, it ends before the upstream hears of it.
+                if let Some(driven) = self.runs.driven(begin.run) {
+                    driven.cancel(json!({"reason": "store_unavailable"}).to_string().into());
+                }
+                Err(Problem::new(Code::StoreUnavailable, "the store does not answer; nothing was sent to the upstream"))
+            }
+        }
+    }
+
+    async fn outcome(&self, begin: &Begin<'_>, opened: Opened, interrupted: Vec<RunId>) -> Result<Outcome, Problem> {
+        let (session, run) = (begin.session.clone(), begin.run.clone());
+        let (outcome, offset) = match opened {
+            Opened::Open { started, flags } => {
+                RunStarted { session: &session, run: &run }.emit(&self.metrics);
+                (if flags.cancel.is_some() { Sent::Cancelled } else { Sent::Started }, Some(started))
+            }
+            Opened::Queued { position } => (Sent::Queued(position), None),
+            Opened::Fenced | Opened::Closed(Closed::Terminal { .. }) => {
+                let started = self.log.run(&session, &run).await.map_err(|error| unavailable(&error))?;
+                (Sent::Joined, started.map(|info| info.started))
+            }
+            Opened::Closed(Closed::Unknown) => (Sent::Cancelled, None),
+            Opened::QueueFull => {
+                let detail = "no more may wait in this session (limits.queue_depth, limits.queue_bytes); send when some have begun, or withdraw one";
+                return Err(Problem::new(Code::TooMany, detail));
+            }
+            Opened::Closed(Closed::Expired) => return Err(Problem::new(Code::Gone, "the session has expired")),
+            Opened::Closed(Closed::Erased) => return Err(Problem::new(Code::NotFound, "the session was erased")),
+            Opened::Busy { .. } => return Err(Problem::new(Code::Busy, "the route is busy again and again")),
+        };
+        Ok(Outcome::Sent { session, run, offset, outcome, interrupted })
+    }
+
+    /// Cancels what runs or waits on the route, then begins.
+    async fn interrupt(&self, begin: &Begin<'_>, client: &Client) -> Result<Outcome, Problem> {
+        let mut interrupted = Vec::new();
+        for _ in 0..INTERRUPTIONS {
+            match self.opened(begin, OnBusy::Reject).await? {
+                Opened::Busy { runs } => {
+                    for run in runs {
+                        self.end_runs(client, begin.session, CancelTarget::Run(run.clone())).await?;
+                        interrupted.push(run);
+                    }
+                }
+                opened => return self.outcome(begin, opened, interrupted).await,
+            }
+        }
+        Err(Problem::new(Code::Busy, "others begin runs here faster than they can be interrupted"))
+    }
+
+    /// What waits in the queue where the route is busy; `None`: its credentials cannot.
+    fn waiting(&self, begin: &Begin<'_>, client: &Client) -> Option<OnBusy> {
+        let vouched = client.has_credentials();
+        if vouched && begin.route.credential.is_none() {
+            return None;
+        }
+        let (item, client) = (begin.sendable.to_item(vouched), Some(client.name.clone()));
+        Some(OnBusy::Queue(Waiting { item, client, limits: self.limits.queue }))
+    }
+
+    /// The route of a request that a client may make.
+    fn route(&self, sendable: &Sendable) -> Result<Arc<Route>, Problem> {
+        let (method, path) = (&sendable.method, sendable.path());
+        let own = path.strip_prefix(&*self.limits.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let route = self.routes.of(method, path);
+        if own || !self.routes.may_send(route, method, path) {
+            let detail = format!(
+                "`{method} {path}` is not a route that clients may send to; the operator allows it by the route's `send`"
+            );
+            return Err(Problem::new(Code::Forbidden, detail));
+        }
+        Ok(route.clone())
+    }
+
+    /// The session, where a client may write to it: an id of the form that we derive must exist,
+    /// for nobody makes one by naming it.
+    async fn writable<'s>(&self, session: &'s SessionId) -> Result<&'s SessionId, Problem> {
+        let derived = session.as_str().starts_with('~');
+        if derived && !matches!(self.log.bounds(session).await.map_err(|error| unavailable(&error))?, Bounds::Live(_)) {
+            return Err(Problem::new(
+                Code::NotFound,
+                "there is no such session, and an id with `~` is made by the server alone",
+            ));
+        }
+        Ok(session)
+    }
+
+    /// Claims `key` for a run. `Some`: an equal request has it for this session and run.
+    async fn claim(
+        &self,
+        key: &str,
+        session: &SessionId,
+        run: &RunId,
+        digest: &str,
+    ) -> Result<Option<(SessionId, RunId)>, Problem> {
+        let value: ByteString = format!("{session} {run} {digest}").into();
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let claim = loop {
+            match self.log.claim(key, value.clone()).await {
+                Ok(claim) => break claim,
+                Err(_) if Instant::now() + ASK_AGAIN < deadline => sleep(ASK_AGAIN).await,
+                Err(error) => return Err(unavailable(&error)),
+            }
+        };
+        // An answer that was lost on its way looks as if somebody else had been first.
+        let Claim::Taken(theirs) = claim else { return Ok(None) };
+        let mut words = theirs.split(' ');
+        let mut word = || words.next().unwrap_or_default();
+        let (session, run, theirs) = (SessionId::from_store(word()), RunId::from_store(word()), word());
+        match (session, run) {
+            (Ok(session), Ok(run)) if theirs == digest => Ok(Some((session, run))),
+            (Ok(_), Ok(_)) => {
+                Err(Problem::new(Code::Conflict, "this key was used for another request; take a new one"))
+            }
+            _ => Err(Problem::new(Code::Internal, "the key is held by something that is not a run")),
+        }
+    }
+
+    /// The run that a key has begun or queued, where the log has it.
+    async fn find(&self, session: &SessionId, run: &RunId) -> Result<Option<Outcome>, Problem> {
+        let sent = |offset, outcome| Outcome::Sent {
+            session: session.clone(),
+            run: run.clone(),
+            offset,
+            outcome,
+            interrupted: Vec::new(),
+        };
+        if let Some(info) = self.log.run(session, run).await.map_err(|error| unavailable(&error))? {
+            return Ok(Some(sent(Some(info.started), Sent::Joined)));
+        }
+        let waiting = self.log.queue(session).await.map_err(|error| unavailable(&error))?;
+        Ok(waiting.iter().find(|queued| queued.run == *run).map(|queued| sent(None, Sent::Queued(queued.position))))
+    }
+}
+
+/// Why a client with credentials of its own is not queued.
+fn cannot_wait(problem: Problem) -> Problem {
+    match problem.code {
+        Code::Busy => Problem::new(
+            Code::Busy,
+            "the route has an active run, and a client's credentials are never stored to wait for its end: send with `on_busy` \"interrupt\" or \"parallel\", or let the operator set the route's `credential`",
+        ),
+        _ => problem,
+    }
+}

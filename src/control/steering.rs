@@ -1,0 +1,141 @@
+//! `steer`: gives a running run something new to work on, in the way that its route knows.
+
+use bytestring::ByteString;
+use http::Method;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::SteerPolicy;
+use crate::control::root::{ANSWER_WITHIN, unavailable};
+use crate::control::{Client, Control};
+use crate::hub::Delivery;
+use crate::log::{Bounds, CancelTarget, Command, RunInfo, SteerOrder};
+use crate::run::Started;
+use crate::server::Problem;
+use crate::session::{After, BusyPolicy, Kind, RunState, SessionId};
+use crate::wire::{Code, Outcome, RunName, SendRun, Sent, Steer, Steered};
+
+/// The largest body that is forwarded to a running run: it travels to the run's owner.
+const STEER_BYTES: usize = 64 << 10;
+
+impl Control {
+    /// Steers a run. Like [`Control::send`], it must not be abandoned halfway.
+    ///
+    /// # Errors
+    /// No such run is active; the upstream refuses; the store is away.
+    pub async fn steer(&self, client: &Client, steer: Steer) -> Result<Outcome, Problem> {
+        let info = self.steered(&steer).await?;
+        let head = self.log.entry(&steer.session, info.started).await.map_err(|error| unavailable(&error))?;
+        let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
+        let method = head.method.parse().unwrap_or(Method::POST);
+        let policy = self.routes.of(&method, &head.path).steer.clone();
+        let (outcome, on_busy) = match policy {
+            SteerPolicy::Forward(_) => return self.forward(client, steer, info).await,
+            SteerPolicy::Reject => {
+                return Ok(Outcome::Steered { outcome: Steered::Rejected, run: info.run, receipt: None });
+            }
+            SteerPolicy::Queue => (Steered::Queued, BusyPolicy::Queue),
+            SteerPolicy::Interrupt => {
+                self.end_runs(client, &steer.session, CancelTarget::Run(info.run)).await?;
+                (Steered::Interrupted, BusyPolicy::Parallel)
+            }
+        };
+        let send = SendRun {
+            session: Some(steer.session),
+            body: steer.body,
+            method: Some(head.method),
+            path: Some(head.path),
+            headers: Vec::new(),
+            key: steer.key,
+            on_busy: Some(on_busy),
+            source: None,
+            parent: None,
+        };
+        match self.send(client, send).await? {
+            Outcome::Sent { run, outcome: Sent::Cancelled, .. } => {
+                Ok(Outcome::Steered { outcome: Steered::Rejected, run, receipt: None })
+            }
+            Outcome::Sent { run, .. } => Ok(Outcome::Steered { outcome, run, receipt: None }),
+            other => Ok(other),
+        }
+    }
+
+    /// The run that is meant, which is active: the newest root, where it is not named.
+    async fn steered(&self, steer: &Steer) -> Result<RunInfo, Problem> {
+        let session = &steer.session;
+        match &steer.run {
+            RunName::Id(run) => {
+                let info = self.log.run(session, run).await.map_err(|error| unavailable(&error))?;
+                let info = info.ok_or_else(|| Problem::new(Code::NotFound, "there is no such run in this session"))?;
+                match info.ended {
+                    None => Ok(info),
+                    Some((_, state)) => {
+                        let detail = format!("the run has ended ({state}); begin another with `send`");
+                        Err(Problem::new(Code::Conflict, detail))
+                    }
+                }
+            }
+            RunName::Active => {
+                let active = match self.log.bounds(session).await.map_err(|error| unavailable(&error))? {
+                    Bounds::Live(bounds) => bounds.active,
+                    Bounds::Expired { .. } => Vec::new(),
+                    Bounds::Erased | Bounds::NotFound => {
+                        return Err(Problem::new(Code::NotFound, "there is no such session"));
+                    }
+                };
+                let root = active.iter().rfind(|run| run.parent.is_none()).or(active.last()).cloned();
+                root.ok_or_else(|| Problem::new(Code::Conflict, "no run is active; begin one with `send`"))
+            }
+        }
+    }
+
+    /// Has the run's owner call the upstream, whose backend holds the run, and waits for its receipt.
+    async fn forward(&self, client: &Client, steer: Steer, info: RunInfo) -> Result<Outcome, Problem> {
+        if steer.body.len() > STEER_BYTES {
+            return Err(Problem::new(Code::TooLarge, format!("a `steer` may have {STEER_BYTES} bytes")));
+        }
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let unconfirmed = || Problem::new(Code::NotConfirmed, "the run's owner has not confirmed in time");
+        let (session, run) = (steer.session, info.run);
+        let subscription = self.hub.subscribe(&session, After::End, false).await;
+        let mut cursor = subscription.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?.cursor;
+        let receipt = format!("{:032x}", crate::random::u128());
+        let order = SteerOrder {
+            session: session.clone(),
+            run: run.clone(),
+            receipt: receipt.clone().into(),
+            client: client.name.clone(),
+            body: steer.body,
+        };
+        let heard = self.log.command(&info.owner, Command::Steer(order)).await.map_err(|error| unavailable(&error))?;
+        if !heard {
+            return Err(Problem::new(Code::Conflict, "the run's owner is gone; the run is about to end"));
+        }
+        loop {
+            let items = match timeout_at(deadline, cursor.next()).await.map_err(|_| unconfirmed())? {
+                Delivery::Items(items) => items,
+                Delivery::Live(_) => continue,
+                Delivery::Gap(_) | Delivery::Erased => return Err(unconfirmed()),
+            };
+            for record in items.iter().map(|item| &item.entry().record).filter(|r| r.run.as_ref() == Some(&run)) {
+                let ours = record.kind == Kind::Steer && receipt_of(&record.data).as_deref() == Some(&*receipt);
+                if ours {
+                    let forwarded = record.event.as_deref() == Some(Steered::Forwarded.as_str());
+                    let outcome = if forwarded { Steered::Forwarded } else { Steered::Rejected };
+                    return Ok(Outcome::Steered { outcome, run, receipt: Some(receipt) });
+                }
+                if record.state().and_then(RunState::terminal).is_some() {
+                    return Err(ended_first(&session));
+                }
+            }
+        }
+    }
+}
+
+fn receipt_of(data: &str) -> Option<ByteString> {
+    let data: serde_json::Value = serde_json::from_str(data).ok()?;
+    Some(data["receipt"].as_str()?.into())
+}
+
+fn ended_first(session: &SessionId) -> Problem {
+    Problem::new(Code::Conflict, "the run ended first; begin another with `send`").with("session", session.as_str())
+}
