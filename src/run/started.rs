@@ -28,15 +28,15 @@ pub struct Started {
     /// The request's path, without its query: that may hold credentials.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
-    /// The run that has begun this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<String>,
     /// Headers of the answer that belong to the stream, not to its first reader.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// Its headers about other origins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cors: BTreeMap<String, String>,
+    /// The run that has begun this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
 }
 
 impl Started {
@@ -47,8 +47,7 @@ impl Started {
             names.iter().filter_map(value).collect()
         };
         let (method, path) = (method.to_string(), path.to_owned());
-        let parent = None;
-        Started { status: status.as_u16(), method, path, parent, headers: kept(&REPLAYED), cors: kept(&CORS) }
+        Started { status: status.as_u16(), method, path, headers: kept(&REPLAYED), cors: kept(&CORS), parent: None }
     }
 
     /// The details as the entry's JSON.

@@ -23,6 +23,7 @@ mod recording;
 mod resume;
 mod retention;
 mod runs;
+mod same_key;
 mod shutdown;
 mod slow_readers;
 mod slow_stores;

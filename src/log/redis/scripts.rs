@@ -25,6 +25,7 @@ pub(super) struct Scripts {
     pub(super) resign: Lua,
     pub(super) sweep: Lua,
     pub(super) command: Lua,
+    pub(super) amend: Lua,
 }
 
 /// A session script that looks at the queue, too.
@@ -60,6 +61,7 @@ impl Scripts {
             resign: Lua::new(include_str!("scripts/resign.lua")),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
             command: Lua::new(include_str!("scripts/command.lua")),
+            amend: Lua::new(include_str!("scripts/amend.lua")),
         }
     }
 
@@ -79,6 +81,7 @@ impl Scripts {
             &self.resign,
             &self.sweep,
             &self.command,
+            &self.amend,
         ];
         for lua in all {
             lua.script.load_async(connection).await?;
