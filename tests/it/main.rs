@@ -17,6 +17,7 @@ mod identity;
 mod instances;
 mod joining;
 mod many_devices;
+mod multi_agent;
 mod passthrough;
 mod real_input;
 mod recording;

@@ -68,11 +68,13 @@ impl Writing {
         let mut stopped: Option<Problem> = None;
         let mut flight: Option<Flight> = None;
         loop {
-            while self.has_room()
-                && let Some(read) = reader.next()
-            {
-                if let Err(problem) = self.keep(read) {
-                    (stopped, body) = (Some(problem), None);
+            // Whether everything that has arrived was taken: the body goes on, or ends, only after that.
+            let mut dry = false;
+            while !dry && self.has_room() {
+                match reader.next().map(|read| self.keep(read)) {
+                    Some(Ok(())) => {}
+                    Some(Err(problem)) => (stopped, body) = (Some(problem), None),
+                    None => dry = true,
                 }
             }
             if flight.is_none() {
@@ -81,8 +83,10 @@ impl Writing {
                     None if body.is_none() => return (self.progress, stopped),
                     None => {}
                 }
+                if !dry {
+                    continue;
+                }
             }
-            let room = self.has_room();
             let stored = async {
                 match flight.as_mut() {
                     Some(flight) => flight.await,
@@ -91,7 +95,7 @@ impl Writing {
             };
             let frame = async {
                 match body.as_mut() {
-                    Some(body) if room => body.frame().await,
+                    Some(body) if dry => body.frame().await,
                     _ => std::future::pending().await,
                 }
             };
