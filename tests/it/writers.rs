@@ -158,6 +158,25 @@ async fn an_upload_that_falls_silent_is_stalled_then_failed() {
 
 #[rstest]
 #[tokio::test]
+async fn an_upload_ends_where_somebody_cancels_its_run(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let stage = Stage::on(store).await;
+    let mut device = stage.sidecar.connect().await;
+    device.attach("s").await;
+    let mut stream = upload(&stage.sidecar, &[]).await;
+    stream.event(1).await;
+    let run = device.entry().await["run"].as_str().unwrap().to_owned();
+    device.entry().await;
+    let cancel = stage.sidecar.post(format!("/_sidestream/v1/sessions/s/runs/{run}/cancel")).send().await;
+    assert_eq!(cancel.json().await["outcome"], "cancelled");
+    let document = stream.refused().await.problem_document().await;
+    assert_eq!((&document["code"], &document["state"]), (&json!("conflict"), &json!("cancelled")));
+    let entries = stage.sidecar.entries("s").await;
+    assert_eq!((&document["events"], &document["offset"]), (&json!(1), &entries.last().unwrap()["offset"]));
+    assert_eq!(terminal_of(&entries, &run)["state"], "cancelled");
+}
+
+#[rstest]
+#[tokio::test]
 async fn several_agents_write_into_one_run_until_it_ends(#[values(Store::Embedded, Store::Redis)] store: Store) {
     let mut stage = Stage::on(store).await;
     let mut run = stage.run_in("s").await;
