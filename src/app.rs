@@ -125,7 +125,7 @@ pub async fn run(
     let runs = Runs::new(log.clone(), runs_settings(&config), metrics.clone());
     let tasks = TaskTracker::new();
     let limits = HubLimits { ring_bytes: config.limits.ring_bytes };
-    let hub = Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new());
+    let (hub, attended) = Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new());
     let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
     let proxy = Arc::new(proxy);
     let control = Control::new(log.clone(), hub.clone(), runs.clone(), proxy.clone(), &config, metrics.clone());
@@ -162,7 +162,7 @@ pub async fn run(
 
     let (stop, stop_health) = (CancellationToken::new(), CancellationToken::new());
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };
-    let lease = tokio::spawn(keep_lease(runs.clone()));
+    let lease = tokio::spawn(keep_lease(runs.clone(), attended));
     let watch = tokio::spawn(watch_store(log.clone(), metrics));
     let health = tokio::spawn({
         let admin = admin.clone();

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use crate::config::{CallTemplate, Route, SteerPolicy};
+use crate::control::Client;
 use crate::control::request::Sendable;
 use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, tell_run};
 use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
@@ -33,9 +34,21 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// The calls of `route`, for a run of `session` whose own request came from `peer` with these
-    /// `headers`: credentials, and what describes its client. They are kept as long as the run lasts.
-    pub fn new(proxy: &Arc<Passthrough>, route: &Route, session: &SessionId, peer: Peer, headers: &HeaderMap) -> Self {
+    /// The calls of `route`, for a run of `session` whose own request came from `client`: with its
+    /// credentials, which are kept as long as the run lasts.
+    pub fn of(proxy: &Arc<Passthrough>, route: &Route, session: &SessionId, client: &Client) -> Self {
+        let mut headers = client.context.clone();
+        headers.extend(client.credentials.clone());
+        Calls::new(proxy, route, session, client.peer, &headers)
+    }
+
+    pub(super) fn new(
+        proxy: &Arc<Passthrough>,
+        route: &Route,
+        session: &SessionId,
+        peer: Peer,
+        headers: &HeaderMap,
+    ) -> Self {
         let call = |template: &CallTemplate| side_call(proxy.clone(), template.clone(), session, peer, headers.clone());
         let steer = match &route.steer {
             SteerPolicy::Forward(template) => Some(call(template)),

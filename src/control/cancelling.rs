@@ -1,5 +1,6 @@
 //! `cancel`: the flag in the log first, then the owner, then its terminal, and only then the answer.
 
+use bytestring::ByteString;
 use tokio::time::{Instant, sleep};
 
 use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN, unavailable};
@@ -35,7 +36,18 @@ impl Control {
     pub async fn end_all(&self, session: &SessionId) -> Result<(), Problem> {
         let by = r#"{"reason":"erased"}"#.into();
         let request = CancelRequest { session: session.clone(), target: CancelTarget::Active, by };
-        self.log.cancel(request).await.map(drop).map_err(|error| unavailable(&error))
+        let cancelled = self.log.cancel(request.clone()).await.map_err(|error| unavailable(&error))?;
+        if let Cancelled::Runs(outcomes) = cancelled {
+            self.tell_own(outcomes.iter().map(|(run, _)| run), &request.by);
+        }
+        Ok(())
+    }
+
+    /// Tells the owners that are here: a shorter way than the command, which they hear as well.
+    fn tell_own<'r>(&self, runs: impl Iterator<Item = &'r RunId>, by: &ByteString) {
+        for driven in runs.filter_map(|run| self.runs.driven(run)) {
+            driven.cancel(by.clone());
+        }
     }
 
     /// What a cancellation came to for each run; `None`: no run has the key yet, and none will.
@@ -61,10 +73,7 @@ impl Control {
             .filter(|(_, outcome)| matches!(outcome, CancelOutcome::Requested { .. }))
             .map(|(run, _)| run.clone())
             .collect();
-        for driven in asked.iter().filter_map(|run| self.runs.driven(run)) {
-            // Its own way to the owner, which the command takes as well.
-            driven.cancel(request.by.clone());
-        }
+        self.tell_own(asked.iter(), &request.by);
         let ended = self.settle(session, asked, deadline).await.map_err(|error| unavailable(&error))?;
         outcomes
             .into_iter()

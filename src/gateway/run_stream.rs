@@ -68,8 +68,7 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
     let Some(info) = gateway.log.run(&session, &run).await.map_err(unavailable)? else {
         return Err(unknown_run(gateway, &session).await);
     };
-    let head = gateway.log.entry(&session, info.started).await.map_err(unavailable)?;
-    let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
+    let head = head_of(gateway, &session, &run, info.started).await?;
     let open = |mut response: Response<Body>| {
         if let Some(origin) = &origin {
             head.put_cors(response.headers_mut(), origin);
@@ -96,6 +95,46 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
     head.put_headers(response.headers_mut());
     name_run(response.headers_mut(), &session, &reader.run, Some(info.started));
     Ok(open(response.map(|_| body(first, reader))))
+}
+
+/// What the upstream said when it answered. A run that was open before has to wait for that.
+async fn head_of(
+    gateway: &Arc<Gateway>,
+    session: &SessionId,
+    run: &RunId,
+    started: Offset,
+) -> Result<Started, Problem> {
+    let entry = gateway.log.entry(session, started).await.map_err(unavailable)?;
+    let head = entry.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
+    if head.status != 0 {
+        return Ok(head);
+    }
+    let subscription = gateway.hub.subscribe(session, After::Offset(started), false).await.map_err(problem)?;
+    let mut cursor = subscription.cursor;
+    loop {
+        let delivery = tokio::select! {
+            delivery = cursor.next() => delivery,
+            () = gateway.shutdown.closing() => return Err(Problem::new(Code::Draining, "this instance is leaving")),
+        };
+        let items = match delivery {
+            Delivery::Items(items) => items,
+            Delivery::Live(_) => continue,
+            Delivery::Gap(gap) => return Err(gone(&gap)),
+            Delivery::Erased => return Err(Problem::new(Code::NotFound, "the session was erased")),
+        };
+        for record in items.iter().map(|item| &item.entry().record).filter(|record| record.run.as_ref() == Some(run)) {
+            match record.kind {
+                Kind::Status => {
+                    if let Some(answered) = Started::of_answer(&record.data) {
+                        return Ok(answered);
+                    }
+                }
+                // It ended without an answer.
+                Kind::Run if record.state().and_then(RunState::terminal).is_some() => return Ok(head),
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Tells the caller which session and run it has.
@@ -249,7 +288,10 @@ pub async fn find_upstream_id(
 /// Whether the upstream ended its answer as HTTP says although the run failed: then the last event
 /// says that it has, and the first caller got it with a clean end.
 fn ended_in_order(details: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(details).is_ok_and(|details| details["reason"] == "error_event")
+    serde_json::from_str::<serde_json::Value>(details).is_ok_and(|details| {
+        // A whole answer that is an error is whole.
+        details["reason"] == "error_event" || details["reason"] == "upstream_status"
+    })
 }
 
 /// The session's newest active run.

@@ -27,6 +27,9 @@ const CHECK_QUIET: Duration = Duration::from_secs(20);
 /// Pause between attempts while the store does not answer.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How often the active runs of a session are looked after, however many subscribe.
+const ATTEND_EVERY: Duration = Duration::from_secs(5);
+
 /// How long a new subscriber waits for the store.
 const READY: Duration = Duration::from_secs(5);
 
@@ -66,6 +69,8 @@ struct State {
     ring: Ring,
     exists: bool,
     active: Vec<ActiveRun>,
+    attended: Option<Instant>,
+    attend_again: bool,
 }
 
 /// What a new subscriber is told.
@@ -77,7 +82,8 @@ pub(super) struct View {
 
 impl Followed {
     pub(super) fn new(session: SessionId, number: u64, ring_bytes: usize) -> Self {
-        let state = State { ring: Ring::new(Offset::ZERO, ring_bytes), exists: false, active: Vec::new() };
+        let ring = Ring::new(Offset::ZERO, ring_bytes);
+        let state = State { ring, exists: false, active: Vec::new(), attended: None, attend_again: false };
         let signal = watch::Sender::new(Signal { phase: Phase::Starting, version: 0 });
         Followed {
             session,
@@ -118,6 +124,19 @@ impl Followed {
 
     pub(super) fn ahead(&self, at: Offset, max_bytes: usize) -> Ahead {
         self.lock().ring.after(at, max_bytes)
+    }
+
+    /// Has the session's active runs looked after: now, or where that was done a moment ago, soon.
+    pub(super) fn attend(&self, hub: &Hub) {
+        let mut state = self.lock();
+        if state.active.is_empty() {
+            return;
+        }
+        state.attend_again = state.attended.is_some_and(|at| at.elapsed() < ATTEND_EVERY);
+        if !state.attend_again {
+            state.attended = Some(Instant::now());
+            hub.attend(&self.session);
+        }
     }
 
     /// Asks the follower to compare its tail with the log's.
@@ -206,11 +225,20 @@ impl Followed {
                         check_at = Instant::now() + self.patience();
                         self.take(prev, entries)
                     }
-                    Some(Push::Check) => true,
+                    Some(Push::Check) => {
+                        // The connection is another now, perhaps to another server, which may have lost something.
+                        self.attend(hub);
+                        true
+                    }
                     None => return Ok(End::Disturbed),
                 },
                 () = self.check.notified() => true,
-                () = tokio::time::sleep_until(check_at) => true,
+                () = tokio::time::sleep_until(check_at) => {
+                    if self.lock().attend_again {
+                        self.attend(hub);
+                    }
+                    true
+                }
                 () = self.parted.notified() => {
                     idle_since = self.idle().then(Instant::now);
                     false
@@ -337,7 +365,8 @@ mod tests {
     fn a_run_that_is_read_again_after_a_rollback_is_active_once() {
         let run = RunId::parse("r").unwrap();
         let active = vec![ActiveRun { run: run.clone(), started: Offset::new(2, 2) }];
-        let mut state = State { ring: Ring::new(Offset::new(1, 1), 0), exists: true, active };
+        let ring = Ring::new(Offset::new(1, 1), 0);
+        let mut state = State { ring, exists: true, active, attended: None, attend_again: false };
         let started = Record::run_state(run, RunState::Started, "{}");
         state.note([(Offset::new(2, 2), &started)].into_iter());
         assert_eq!(state.active.len(), 1);

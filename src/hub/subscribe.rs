@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::hub::Cursor;
@@ -59,21 +60,36 @@ pub struct Hub {
     pub(super) limits: HubLimits,
     pub(super) metrics: Metrics,
     followings: AtomicU64,
+    attended: mpsc::Sender<SessionId>,
     tasks: TaskTracker,
 }
 
+/// Sessions that wait for somebody to look after their active runs; more are forgotten, and named
+/// again when the next subscriber comes.
+const ATTENDED: usize = 4096;
+
 impl Hub {
-    /// A hub over `log`; its tasks run in `tasks`.
-    pub fn new(log: Arc<dyn Log>, limits: HubLimits, metrics: Metrics, tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Hub {
+    /// A hub over `log`; its tasks run in `tasks`. The receiver gets the sessions with active runs that
+    /// somebody subscribes to, or subscribed to on a connection of the store that was lost: whoever
+    /// waits there must not wait for a run that nobody drives. Each at most every few seconds.
+    pub fn new(
+        log: Arc<dyn Log>,
+        limits: HubLimits,
+        metrics: Metrics,
+        tasks: TaskTracker,
+    ) -> (Arc<Self>, mpsc::Receiver<SessionId>) {
+        let (attended, sessions) = mpsc::channel(ATTENDED);
+        let hub = Arc::new(Hub {
             log,
             followed: Mutex::default(),
             pages: Pages::new(),
             limits,
             metrics,
             followings: AtomicU64::new(0),
+            attended,
             tasks,
-        })
+        });
+        (hub, sessions)
     }
 
     /// Follows `session` from `after`. With `create`, a session that does not exist yet is
@@ -91,6 +107,7 @@ impl Hub {
         }
         let cursor = Cursor::new(self.clone(), self.join(session));
         let view = cursor.followed().ready().await?;
+        cursor.followed().attend(self);
         if !view.exists && !create {
             // Somebody waits for this session, and may not have heard yet that it has begun.
             match self.log.bounds(session).await? {
@@ -107,6 +124,12 @@ impl Hub {
         };
         let offset = located.unwrap_or(view.tail);
         Ok(Subscription { cursor: cursor.at(offset, view.tail), offset, tail: view.tail, active: view.active })
+    }
+
+    /// Names a session whose active runs are to be looked after.
+    pub(super) fn attend(&self, session: &SessionId) {
+        // Full: forgotten until the next subscriber.
+        let _ = self.attended.try_send(session.clone());
     }
 
     /// The followed session, counted as having one more subscriber.

@@ -5,6 +5,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, request};
 
 use crate::config::{Ids, Route};
+use crate::control::Client;
 use crate::json_pointer;
 use crate::proxy::{Identity, identify};
 use crate::run::Tagging;
@@ -26,6 +27,8 @@ pub(super) struct Candidate {
     pub(super) input: Option<String>,
     pub(super) source: Option<String>,
     pub(super) tagging: Tagging,
+    /// Who asks, for the calls that the route has for its runs.
+    pub(super) client: Client,
     /// The run that its answer will be, if that is a stream.
     pub(super) run: RunId,
     /// The run that makes this request.
@@ -39,7 +42,12 @@ impl Candidate {
     ///
     /// # Errors
     /// A header of ours that makes no sense: who sends one is no caller that knows nothing of us.
-    pub(super) fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>) -> Result<Self, Problem> {
+    pub(super) fn new(
+        route: &Route,
+        head: &request::Parts,
+        body: Option<&Bytes>,
+        client: Client,
+    ) -> Result<Self, Problem> {
         let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
         let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Candidate {
@@ -57,6 +65,7 @@ impl Candidate {
                 Ids::Auto if head.method == Method::GET && accepts_stream => Tagging::UnlessTheirs,
                 Ids::Auto => Tagging::Off,
             },
+            client,
             run: RunId::from_random(crate::random::u128()),
             parent: parent(&head.headers)?,
             origin: head.headers.get(header::ORIGIN).cloned(),

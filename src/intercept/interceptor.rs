@@ -18,7 +18,8 @@ use super::candidate::Candidate;
 use super::claim::Fate;
 use super::fingerprint::Fingerprint;
 use super::scope::Scope;
-use crate::config::{Config, KeptOut, Route, Routes};
+use crate::config::{Config, KeptOut, OnDisconnect, Route, Routes};
+use crate::control::{Calls, Client};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
@@ -104,7 +105,8 @@ impl Interceptor {
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
-        let candidate = Candidate::new(route, &head, body.as_ref())?;
+        let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
+        let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
@@ -119,7 +121,9 @@ impl Interceptor {
         if let Some(scope) = scope {
             return self.once(route, candidate, request, &scope, fingerprint, place).await;
         }
-        match candidate.identity.named_by_request() {
+        // A caller of a run that ends with it cannot come back for what has not begun.
+        let returns = candidate.identity.named_by_request().filter(|_| grace(route).is_none());
+        match returns {
             Some(_) => self.without_its_caller(route, candidate, request, None, place).await,
             None => self.clone().exchange(route.clone(), candidate, request, None, place).await,
         }
@@ -213,8 +217,13 @@ impl Interceptor {
         let run = candidate.run;
         let source = candidate.source.map(bytestring::ByteString::from);
         let parent = candidate.parent.as_ref().map(RunId::to_string);
-        let started =
-            Started { parent, ..Started::new(&candidate.method, &candidate.path, head.status, &head.headers) };
+        let grace = grace(route);
+        let ends_with_callers = grace.is_some();
+        let started = Started {
+            parent,
+            ends_with_callers,
+            ..Started::new(&candidate.method, &candidate.path, head.status, &head.headers)
+        };
         let mut opening = Vec::new();
         if let Some(said) = candidate.input {
             let (event, id, source) = (None, None, None);
@@ -223,6 +232,7 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
+        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.client);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
@@ -233,10 +243,11 @@ impl Interceptor {
             key: None,
             route: route.pattern.to_string().into(),
             on_busy: OnBusy::Parallel,
-            values: Vec::new(),
-            on_cancel: None,
-            steer: None,
+            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            on_cancel: calls.cancel,
+            steer: calls.steer,
             ids: candidate.tagging,
+            grace,
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
@@ -262,7 +273,7 @@ impl Interceptor {
     /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
     async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
         let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
-        run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
+        self.serve(wanted).await.unwrap_or_else(Problem::into_response)
     }
 
     /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
@@ -278,7 +289,7 @@ impl Interceptor {
         let Some((run, offset)) = found else { return Ok(None) };
         let origin = headers.get(header::ORIGIN).cloned();
         let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
-        run_stream::serve(&self.gateway, wanted).await.map(Some)
+        self.serve(wanted).await.map(Some)
     }
 
     /// A stream that is not recorded: the answer says so, and the log says once per route how to
@@ -294,6 +305,11 @@ impl Interceptor {
         response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
         response
     }
+}
+
+/// How long a run of this route goes on without callers; `None`: to its end.
+fn grace(route: &Route) -> Option<Duration> {
+    (route.on_disconnect == OnDisconnect::Cancel).then_some(route.grace)
 }
 
 fn reason(kept_out: KeptOut) -> NotRecorded {

@@ -10,6 +10,7 @@ mod fingerprint;
 mod interceptor;
 mod once;
 mod repeat;
+mod returning;
 mod scope;
 
 pub use interceptor::Interceptor;

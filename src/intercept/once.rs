@@ -21,7 +21,7 @@ use super::interceptor::{Interceptor, client_left, expose};
 use super::repeat::{Settled, no_longer_kept, settled, still_coming, unreadable};
 use super::scope::Scope;
 use crate::config::Route;
-use crate::gateway::run_stream::{self, RunStream};
+use crate::gateway::run_stream::RunStream;
 use crate::proxy::buffer;
 use crate::run::Tagging;
 use crate::server::{Body, Problem};
@@ -97,7 +97,7 @@ impl Interceptor {
         tracing::debug!(%session, %run, "a request with the same key gets the run of the first");
         let (ids, origin) = (candidate.tagging == Tagging::On, candidate.origin.clone());
         let wanted = RunStream { session, run, after: None, ids, origin };
-        match run_stream::serve(&self.gateway, wanted).await {
+        match self.serve(wanted).await {
             Ok(mut response) => {
                 expose(response.headers_mut());
                 Ok(response)

@@ -136,6 +136,11 @@ pub trait Log: Send + Sync + 'static {
     /// Removes a run from its instance's list; comes after a definite terminal.
     fn unlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, ()>;
 
+    /// Whether somebody lists the run whose owner is `instance`, so that whoever sweeps finds it when
+    /// that one dies. `false` for a run that is active: nobody will ever end it, unless its owner lives
+    /// and does, or somebody lists it again.
+    fn is_listed<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool>;
+
     /// Leaves a command for an instance, and tells it. `false`: the instance has been declared dead
     /// and will never hear it.
     fn command<'a>(&'a self, instance: &'a InstanceId, command: Command) -> Answer<'a, bool>;
@@ -157,6 +162,10 @@ pub trait Log: Send + Sync + 'static {
 
     /// Instances whose lease has run out, seen so twice at least 0.5 s apart; marks them dead.
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>>;
+
+    /// How long the store is known to have been there for everybody without a break; zero while it
+    /// is away. Who looks for the dead needs it: those who could not renew may be alive.
+    fn steady_for(&self) -> Duration;
 
     /// Whether the store answers, now and as it changes.
     fn health(&self) -> watch::Receiver<StoreHealth>;

@@ -10,6 +10,7 @@ mod following;
 mod queueing;
 mod reading;
 pub mod redis;
+mod tally;
 mod writing;
 
 pub use contract::*;
@@ -17,6 +18,7 @@ pub use control::*;
 pub use following::*;
 pub use queueing::*;
 pub use reading::*;
+pub use tally::*;
 pub use writing::*;
 
 pub use crate::session::{Gap, GapReason};

@@ -23,6 +23,10 @@ pub(crate) struct Scripted {
     pub(crate) follow: Script<(), Following>,
     pub(crate) renew: Script<(), Renewal>,
     pub(crate) sweep: Script<(), Vec<DeadInstance>>,
+    pub(crate) run: Script<RunId, Option<RunInfo>>,
+    pub(crate) start_queued: Script<SessionId, Starts>,
+    pub(crate) commands: Script<InstanceId, Commands>,
+    pub(crate) steady_for: Mutex<Duration>,
 }
 
 type Closure<Q, A> = Arc<dyn Fn(Q) -> Answer<'static, A> + Send + Sync>;
@@ -78,8 +82,8 @@ impl Log for Scripted {
         pending().boxed()
     }
 
-    fn start_queued<'a>(&'a self, _: &'a SessionId, _: &'a InstanceId, _: Duration) -> Answer<'a, Starts> {
-        pending().boxed()
+    fn start_queued<'a>(&'a self, session: &'a SessionId, _: &'a InstanceId, _: Duration) -> Answer<'a, Starts> {
+        self.start_queued.ask(session.clone())
     }
 
     fn read<'a>(&'a self, _: &'a SessionId, after: Offset, _: PageLimits) -> Answer<'a, Read> {
@@ -102,8 +106,8 @@ impl Log for Scripted {
         pending().boxed()
     }
 
-    fn run<'a>(&'a self, _: &'a SessionId, _: &'a RunId) -> Answer<'a, Option<RunInfo>> {
-        pending().boxed()
+    fn run<'a>(&'a self, _: &'a SessionId, run: &'a RunId) -> Answer<'a, Option<RunInfo>> {
+        self.run.ask(run.clone())
     }
 
     fn session_of<'a>(&'a self, _: &'a RunId) -> Answer<'a, Option<SessionId>> {
@@ -134,12 +138,16 @@ impl Log for Scripted {
         now(())
     }
 
+    fn is_listed<'a>(&'a self, _: &'a InstanceId, _: &'a SessionId, _: &'a RunId) -> Answer<'a, bool> {
+        pending().boxed()
+    }
+
     fn command<'a>(&'a self, _: &'a InstanceId, _: Command) -> Answer<'a, bool> {
         pending().boxed()
     }
 
-    fn commands<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, Commands> {
-        pending().boxed()
+    fn commands<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, Commands> {
+        self.commands.ask(instance.clone())
     }
 
     fn renew<'a>(&'a self, _: &'a InstanceId, _: Duration) -> Answer<'a, Renewal> {
@@ -156,6 +164,10 @@ impl Log for Scripted {
 
     fn sweep<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {
         self.sweep.ask(())
+    }
+
+    fn steady_for(&self) -> Duration {
+        *self.steady_for.lock().unwrap()
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {

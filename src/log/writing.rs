@@ -186,8 +186,20 @@ pub struct Takeover {
     pub run: RunId,
     /// The nonce of who takes over.
     pub nonce: ByteString,
-    /// Details of the terminal entry: a JSON object.
+    /// Details of the terminal entry: a JSON object. The store adds `duration_ms`, since the run's start
+    /// by its own clock, and where the run's cancellation was asked for `by`, who asked.
     pub details: ByteString,
+}
+
+impl Takeover {
+    /// The details as the store writes them, for a run that took `duration_ms` and whose cancellation
+    /// was asked for by `by` (a JSON object; empty: not known).
+    pub(super) fn whole_details(details: &str, duration_ms: u64, by: Option<&str>) -> ByteString {
+        let by = by.filter(|by| !by.is_empty()).map(|by| format!(r#""by":{by},"#)).unwrap_or_default();
+        let comma = if details == "{}" { "" } else { "," };
+        let rest = details.strip_prefix('{').unwrap_or("}");
+        format!(r#"{{{by}"duration_ms":{duration_ms}{comma}{rest}"#).into()
+    }
 }
 
 /// The definite answers to [`Takeover`].

@@ -19,7 +19,7 @@ pub(super) enum Committed {
     /// To the opening.
     Opened(Opened),
     /// To an append, with what had been sent.
-    Appended(Append, Appended),
+    Appended(Box<Append>, Appended),
 }
 
 /// Lists the run under its instance, then opens it. An instance that was declared dead opens
@@ -49,7 +49,7 @@ pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, run: RunId, appe
                     (append.records.len() as u64, append.records.iter().map(Record::size).sum::<usize>());
                 let (session, bytes, took) = (&append.session, bytes as u64, began.elapsed());
                 EventsAppended { session, run: &run, events, bytes, took }.emit(&metrics);
-                return Committed::Appended(append, appended);
+                return Committed::Appended(Box::new(append), appended);
             }
             Err(error) => pauses.wait(&error).await,
         }

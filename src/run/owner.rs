@@ -71,6 +71,8 @@ pub struct RunSpec {
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
     /// the event.
     pub ids: Tagging,
+    /// How long a run goes on that all its callers have left; `None`: to its end.
+    pub grace: Option<Duration>,
     /// Silence after which the run is said to be stalled.
     pub stall: Duration,
     /// Silence after which it has failed.
@@ -280,6 +282,12 @@ impl Owner {
                         self.note(record);
                         None
                     }
+                    // Where it is us who leave, connections end by our doing.
+                    Order::Abandoned if self.runs.is_leaving() => {
+                        orders.go_on_without_callers();
+                        None
+                    }
+                    Order::Abandoned => Some(End::broken(Terminal::Cancelled, "disconnect")),
                 },
                 alarm = alarm => self.alarmed(alarm),
                 () = interrupt.cancelled(), if !self.ended => Some(End::broken(Terminal::Interrupted, "shutdown")),

@@ -16,6 +16,7 @@ use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::seats::Seats;
 use crate::run::steering::steer;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
@@ -105,8 +106,10 @@ impl Runs {
     /// for its opening.
     pub async fn begin(self: &Arc<Self>, spec: RunSpec, upstream: Body) -> Begun {
         let (caller, body) = caller(self.settings.caller_buffer);
+        let seats = Seats::new(spec.grace);
+        let body = body.seated(seats.take());
         // Its id is new: nobody drives it yet.
-        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller));
+        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller), seats);
         let opened = match opening {
             Some(opening) => timeout(self.settings.eager_after, opening).await.ok().and_then(Result::ok),
             None => None,
@@ -121,14 +124,14 @@ impl Runs {
     /// Begins to drive a run whose events are `events`, for nobody in particular: there is no direct
     /// caller, so the events are read only as fast as the log stores them. Otherwise like [`Runs::open`].
     pub fn write(self: &Arc<Self>, spec: RunSpec, events: Body) -> Option<oneshot::Receiver<Opened>> {
-        self.drive(spec, Feed::Answering(events), None)
+        self.drive(spec, Feed::Answering(events), None, Seats::new(None))
     }
 
     /// Opens a run that nobody has called the upstream for, and calls it once the log has the run.
     /// `None`: this instance drives a run of this id. The receiver hears the log's definite answer; unless
     /// that is [`Opened::Open`] nothing was begun, and the run is nobody's.
     pub fn open(self: &Arc<Self>, spec: RunSpec, call: Call) -> Option<oneshot::Receiver<Opened>> {
-        self.drive(spec, Feed::Unasked(call), None)
+        self.drive(spec, Feed::Unasked(call), None, Seats::new(None))
     }
 
     fn drive(
@@ -136,9 +139,10 @@ impl Runs {
         mut spec: RunSpec,
         feed: Feed,
         caller: Option<Caller>,
+        seats: Seats,
     ) -> Option<oneshot::Receiver<Opened>> {
         let found = Found::new(std::mem::take(&mut spec.values));
-        let (driven, orders) = orders(found.shared(), spec.steer.take());
+        let (driven, orders) = orders(found.shared(), spec.steer.take(), seats);
         if !self.driven.enter(&spec.run, driven) {
             return None;
         }
@@ -160,11 +164,16 @@ impl Runs {
     }
 
     /// Does what this instance is told. It may be told twice, and of runs that have ended.
-    pub fn obey(self: &Arc<Self>, command: Command) {
+    pub(super) fn obey(&self, command: Command) {
         match command {
             Command::Cancel { run, by, .. } => {
                 if let Some(driven) = self.driven.of(&run) {
                     driven.cancel(by);
+                }
+            }
+            Command::Caller { run, caller, here, .. } => {
+                if let Some(driven) = self.driven.of(&run) {
+                    driven.caller(caller, here);
                 }
             }
             Command::Steer(order) => {
@@ -182,7 +191,10 @@ impl Runs {
 
     /// A route of the session may be free: starts what waited for it. The time after which to ask
     /// again, where others are about to start something: they may die over it.
-    pub async fn freed(&self, session: &SessionId) -> Option<Duration> {
+    pub(super) async fn freed(&self, session: &SessionId) -> Option<Duration> {
+        if self.is_leaving() {
+            return None;
+        }
         let instance = self.instance();
         let starts = loop {
             match self.log.start_queued(session, &instance, START_WITHIN).await {
@@ -201,11 +213,16 @@ impl Runs {
     /// After a terminal: starts what waited for it. `false`: this instance is leaving, and others have
     /// to do it.
     pub(super) async fn hand_on(&self, session: &SessionId) -> bool {
-        if self.tasks.is_closed() {
+        if self.is_leaving() {
             return false;
         }
         self.freed(session).await;
         true
+    }
+
+    /// Whether this instance begins nothing any more; connections end by its own doing.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.tasks.is_closed()
     }
 
     /// Tells the upstream that a run was cancelled, in its own words.

@@ -62,10 +62,11 @@ async fn four_agents_write_side_by_side_and_every_filter_is_an_exact_slice(
         }
     }
     let ids: Vec<String> = runs.iter().map(|run| run.id.clone()).collect();
+    let mut seen = Vec::new();
     for run in runs.into_iter().rev() {
         run.upstream.end().await;
+        seen.extend(entries(&all.collect_until_terminal(&run.id).await));
     }
-    let seen = entries(&all.collect_until(|message| message.is_terminal() && message["run"] == orchestrator).await);
     // The order in which each was answered is the order of the log.
     let order: Vec<_> = seen.iter().filter(|entry| entry["type"] == "event").map(|entry| &entry["run"]).collect();
     let in_turn: Vec<_> = (0..10).flat_map(|_| ids.iter().map(|id| json!(id))).collect();

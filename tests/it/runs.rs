@@ -191,19 +191,31 @@ async fn a_run_that_nobody_has_watched_is_whole_in_the_log() {
     assert_eq!(events_of(&entries, &run.id, "").len(), 20);
 }
 
-/// Known failure 22.
+/// Known failure 22. By the times of the entries: silence is noticed when it is due, and soon.
+#[rstest]
 #[tokio::test]
-async fn an_upstream_that_falls_silent_is_stalled_then_failed() {
+async fn an_upstream_that_falls_silent_is_stalled_then_failed(#[values(Store::Embedded, Store::Redis)] store: Store) {
     let route = "[[route]]\nmatch = \"* /*\"\nstall = \"300ms\"\nstall_limit = \"600ms\"";
-    let mut stage = Stage::with(Store::Embedded, route).await;
+    let (stall, stall_limit) = (300, 600);
+    let soon = u64::try_from(SOON.as_millis()).unwrap();
+    // What was heard gets its time when it is stored, a moment later.
+    let due = |from: &Message, to: &Message, after: u64| {
+        let took = to.offset().ms - from.offset().ms;
+        assert!((after - after / 3..after + soon).contains(&took), "{took} ms from {from} to {to}");
+    };
+    let mut stage = Stage::with(store, route).await;
     let (mut run, mut device) = watched(&mut stage).await;
     assert_eq!(device.entry().await["state"], "stalled");
     run.upstream.event("2").await;
     assert_eq!(device.entry().await["state"], "resumed");
-    assert_eq!(device.entry().await["json"], 2);
-    assert_eq!(device.entry().await["state"], "stalled");
+    let last = device.entry().await;
+    assert_eq!(last["json"], 2);
+    let stalled = device.entry().await;
+    assert_eq!((&stalled["state"], &stalled["silent_ms"]), (&json!("stalled"), &json!(300)));
+    due(&last, &stalled, stall);
     let terminal = terminal(&stage, &mut device, &run.id).await;
     assert_eq!((&terminal["state"], &terminal["reason"]), (&json!("failed"), &json!("stalled")));
+    due(&last, &terminal, stall_limit);
     run.upstream.closed_by_the_sidecar().await;
     assert_eq!(run.caller.whole().await.1, End::Aborted);
 }

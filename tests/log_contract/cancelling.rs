@@ -99,9 +99,14 @@ async fn a_takeover_of_a_cancelled_run_writes_cancelled(store: Store) {
     let log = store.open().await;
     let mut owner = Owner::new("s", "r");
     owner.open(&*log).await;
-    cancel_one(&*log, of(&owner)).await;
+    let by = r#"{"client":"phone","note":"\"},{"}"#;
+    cancel_one(&*log, CancelRequest { by: by.into(), ..of(&owner) }).await;
     let taken = log.takeover(owner.takeover("heir")).await.unwrap();
     assert!(matches!(taken, TakenOver::Ended { state: Terminal::Cancelled, .. }), "{taken:?}");
+    let entries = read_all(&*log, &owner.session).await;
+    let took_ms = entries[1].offset.ms - entries[0].offset.ms;
+    let details = format!(r#"{{"by":{by},"duration_ms":{took_ms},"reason":"owner_gone"}}"#);
+    assert_eq!(entries[1].record.data, details);
     assert_eq!(log.append(owner.ending(Terminal::Cancelled)).await.unwrap(), Appended::Fenced);
     assert_eq!(terminals(&*log, &owner).await, [Terminal::Cancelled]);
 }

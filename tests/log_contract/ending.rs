@@ -59,7 +59,7 @@ async fn who_sends_a_terminal_twice_learns_that_it_won(store: Store) {
 async fn a_takeover_ends_an_active_run_and_fences_its_owner(store: Store) {
     let log = store.open().await;
     let mut owner = Owner::new("s", "r");
-    owner.open(&*log).await;
+    let started = owner.open(&*log).await;
     let stored = owner.append_from(2, &["a"]);
     let (_, last) = owner.says(&*log, &["a"]).await;
 
@@ -70,7 +70,8 @@ async fn a_takeover_ends_an_active_run_and_fences_its_owner(store: Store) {
     assert_eq!(taken, TakenOver::Ended { offset: terminal.offset, state: Terminal::Interrupted });
     assert_eq!(terminal.record.run, Some(owner.run.clone()));
     assert_eq!(terminal.record.state(), Some(RunState::Ended(Terminal::Interrupted)));
-    assert_eq!(terminal.record.data, r#"{"reason":"owner_gone"}"#);
+    let took_ms = terminal.offset.ms - started.ms;
+    assert_eq!(terminal.record.data, format!(r#"{{"duration_ms":{took_ms},"reason":"owner_gone"}}"#));
     let info = log.run(&owner.session, &owner.run).await.unwrap().unwrap();
     assert_eq!(info.ended, Some((terminal.offset, Terminal::Interrupted)));
 
@@ -81,6 +82,17 @@ async fn a_takeover_ends_an_active_run_and_fences_its_owner(store: Store) {
     let repeat = log.append(stored).await.unwrap();
     assert_eq!(repeat, Appended::Duplicate { last, flags: RunFlags::default() });
     assert_eq!(terminals(&*log, &owner).await, 1);
+}
+
+async fn followers_hear_of_a_takeover_what_readers_read(store: Store) {
+    let log = store.open().await;
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*log).await;
+    let mut following = log.follow(&owner.session).await.unwrap();
+    log.takeover(Takeover { details: "{}".into(), ..owner.takeover("heir") }).await.unwrap();
+    let heard = tokio::time::timeout(PATIENCE, following.next()).await.unwrap().unwrap();
+    let Push::Entries { entries: heard, .. } = heard else { panic!("{heard:?}") };
+    assert_eq!(read_all(&*log, &owner.session).await[1..], heard);
 }
 
 async fn a_repeated_takeover_finds_the_same_end(store: Store) {
@@ -153,6 +165,7 @@ on_every_store!(
     a_terminal_may_come_with_the_last_events,
     who_sends_a_terminal_twice_learns_that_it_won,
     a_takeover_ends_an_active_run_and_fences_its_owner,
+    followers_hear_of_a_takeover_what_readers_read,
     a_repeated_takeover_finds_the_same_end,
     a_takeover_of_a_run_that_has_ended_changes_nothing,
     a_run_that_was_taken_over_before_it_was_opened_can_never_be_opened,

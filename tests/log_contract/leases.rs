@@ -129,7 +129,50 @@ async fn enlisting_and_unlisting_may_be_repeated(store: Store) {
     assert!(log.enlist(&me, &s, &run).await.unwrap());
 }
 
+async fn who_listed_a_run_and_never_renewed_is_found_dead(store: Store) {
+    let log = store.open().await;
+    let (stillborn, sweeper) = (instance("stillborn"), instance("sweeper"));
+    assert!(log.enlist(&stillborn, &session("s"), &run_id("r")).await.unwrap());
+    sweep_until(&*log, &sweeper, |dead| dead.iter().any(|dead| dead.instance == stillborn)).await;
+}
+
+async fn a_run_is_listed_until_it_is_unlisted_whoever_lists_it(store: Store) {
+    let log = store.open().await;
+    let (owner, other, sweeper) = (instance("owner"), instance("other"), instance("sweeper"));
+    let (s, run) = (session("s"), run_id("r"));
+    let is_listed = async || log.is_listed(&owner, &s, &run).await.unwrap();
+    log.renew(&owner, LEASE).await.unwrap();
+    assert!(!is_listed().await);
+    for lister in [&owner, &other] {
+        assert!(log.enlist(lister, &s, &run).await.unwrap());
+        assert!(is_listed().await);
+        assert!(!log.is_listed(lister, &s, &run_id("another")).await.unwrap());
+        assert!(!log.is_listed(lister, &session("elsewhere"), &run).await.unwrap());
+        log.unlist(lister, &s, &run).await.unwrap();
+        assert!(!is_listed().await);
+    }
+    assert!(log.enlist(&owner, &s, &run).await.unwrap());
+    sweep_until(&*log, &sweeper, |dead| dead.iter().any(|dead| dead.instance == owner)).await;
+    assert!(is_listed().await, "whoever sweeps still has to look after it");
+}
+
+async fn a_store_that_works_is_steady_and_grows_steadier(store: Store) {
+    let log = store.open().await;
+    let first = log.steady_for();
+    let begun = Instant::now();
+    tokio::time::timeout(PATIENCE, async {
+        while log.steady_for() < first.saturating_add(begun.elapsed()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
 on_every_store!(
+    who_listed_a_run_and_never_renewed_is_found_dead,
+    a_run_is_listed_until_it_is_unlisted_whoever_lists_it,
+    a_store_that_works_is_steady_and_grows_steadier,
     who_stops_renewing_is_found_dead_with_its_runs_and_may_do_nothing_more,
     who_has_died_or_resigned_is_known_to_be_dead_and_nobody_else_is,
     the_dead_are_found_until_their_runs_are_unlisted,

@@ -72,7 +72,10 @@ async fn runs_that_were_active_are_interrupted_by_a_restart_exactly_once() {
                 .collect();
             assert_eq!(ends.len(), 1);
             assert_eq!(ends[0].offset, offset);
-            assert_eq!(ends[0].record.data, r#"{"reason":"restart"}"#);
+            let started = entries.iter().find(|entry| entry.offset == info.started).unwrap();
+            let took_ms = offset.ms - started.offset.ms;
+            let details = format!(r#"{{"duration_ms":{took_ms},"reason":"restart","events":1,"bytes":4}}"#);
+            assert_eq!(ends[0].record.data, details);
             let late = log.append(owner.append_from(owner.n + 1, &["late"])).await.unwrap();
             assert_eq!(late, Appended::Fenced);
         }

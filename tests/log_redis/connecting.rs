@@ -220,3 +220,22 @@ async fn a_closed_log_ends_its_followers_and_its_connections() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_is_steady_since_its_start_for_who_finds_it_at_once_and_since_its_return_for_others() {
+    let mut server = RedisServer::start();
+    until(async || connect(server.url()).await.steady_for() >= Duration::from_secs(2)).await;
+    let log = connect(server.url()).await;
+    assert!(log.steady_for() >= Duration::from_secs(2));
+
+    server.kill();
+    until_health(&log, |health| *health != StoreHealth::Up).await;
+    assert_eq!(log.steady_for(), Duration::ZERO);
+    let late = connect(server.url()).await;
+    let returned = Instant::now();
+    server.restart();
+    for log in [&log, &late] {
+        until_health(log, |health| *health == StoreHealth::Up).await;
+        assert!(log.steady_for() <= returned.elapsed());
+    }
+}

@@ -121,7 +121,8 @@ pub(crate) struct Upload {
 impl Upload {
     /// More of the body. Waits while the server does not read.
     pub(crate) async fn write(&mut self, bytes: impl Into<Bytes>) {
-        within(format!("{} to be read", self.what), self.frames.send(Ok(bytes.into()))).await.unwrap();
+        // A server that has answered already reads no more; what it has answered is for the test to see.
+        let _ = within(format!("{} to be read", self.what), self.frames.send(Ok(bytes.into()))).await;
     }
 
     /// One SSE event with this data.

@@ -75,7 +75,8 @@ impl Message {
 
     /// Whether it is an entry of the log.
     pub(crate) fn is_entry(&self) -> bool {
-        matches!(self.kind(), "event" | "event_dropped" | "run" | "input" | "status") && self.session().is_some()
+        matches!(self.kind(), "event" | "event_dropped" | "run" | "input" | "result" | "steer" | "status")
+            && self.session().is_some()
     }
 
     /// Whether it is the terminal of a run.

@@ -62,6 +62,11 @@ impl Sidecar {
         Ask::get(&self.url(), path)
     }
 
+    /// A DELETE request.
+    pub(crate) fn delete(&self, path: impl std::fmt::Display) -> Ask {
+        Ask::new(http::Method::DELETE, &self.url(), path)
+    }
+
     /// A request to the health listener.
     pub(crate) async fn health(&self, path: &str) -> Answer {
         Ask::get(&format!("http://127.0.0.1:{}", self.ports[1]), path).send().await

@@ -22,7 +22,7 @@ impl Slice {
     /// Takes the next message of this session.
     pub(crate) fn take(&mut self, message: &Message) {
         match message.kind() {
-            "event" | "event_dropped" | "run" | "input" | "status" => {
+            "event" | "event_dropped" | "run" | "input" | "result" | "steer" | "status" => {
                 let offset = message.offset();
                 let follows = match message.prev() {
                     Some(prev) => prev == self.at && offset.seq > self.at.seq + 1,

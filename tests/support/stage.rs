@@ -42,7 +42,12 @@ impl Stage {
 
     /// A second sidecar in front of the same agent, on the same store.
     pub(crate) async fn another_sidecar(&self) -> Sidecar {
-        Sidecar::of(self.agent.url()).store(self.store.url()).start().await
+        self.another_sidecar_with("").await
+    }
+
+    /// The same with more of the configuration file.
+    pub(crate) async fn another_sidecar_with(&self, config: &str) -> Sidecar {
+        Sidecar::of(self.agent.url()).store(self.store.url()).config(config).start().await
     }
 
     /// A run in a new session.

@@ -70,6 +70,7 @@ pub(super) async fn record(
         ids: Tagging::Off,
         stall: route.stall,
         stall_limit: route.stall_limit,
+        grace: None,
     };
     RunStarted { session: &session, run: &run }.emit(&gateway.metrics);
     let (upload, done) = Upload::new(body);

@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
 
 use super::control::run_name;
+use super::entry;
 use super::error::Fault;
 use super::followers::Pushes;
 use super::queue::mark_next;
@@ -17,7 +18,8 @@ use super::tables::{Standing, Tables, standing};
 use super::tomb::TombReason;
 use super::write::{end_run, remember_one_more_producer, write};
 use crate::log::{
-    Append, Appended, Claim, Closed, Fence, OpenRun, Opened, Push, Retention, RunFlags, TakenOver, Takeover, Writer,
+    Append, Appended, Claim, Closed, Fence, OpenRun, Opened, Push, Retention, RunFlags, RunTally, TakenOver, Takeover,
+    Writer,
 };
 use crate::session::{Offset, Record, RunId, RunState, SessionId, Terminal};
 
@@ -254,14 +256,29 @@ impl<'t> Batch<'t> {
         };
         let fence = Fence { counter: state.active[at].fence.counter + 1, nonce: takeover.nonce.clone() };
         state.active[at].fence = fence;
-        let asked = state.active[at].cancel.is_some();
-        let terminal = if asked { Terminal::Cancelled } else { Terminal::Interrupted };
-        let record = Record::run_state(takeover.run.clone(), RunState::Ended(terminal), takeover.details.clone());
+        let Run { started, cancel, .. } = &state.active[at];
+        let terminal = if cancel.is_some() { Terminal::Cancelled } else { Terminal::Interrupted };
+        let took_ms = state.tail.next(self.now_ms).ms.saturating_sub(started.ms);
+        let details = Takeover::whole_details(&takeover.details, took_ms, cancel.as_deref());
+        let record = Record::run_state(takeover.run.clone(), RunState::Ended(terminal), details);
         let push = write(&mut self.tables, state, &[record], &self.retention, self.now_ms)?;
         let offset = state.tail;
         end_run(&mut self.tables, &takeover.session, state, at, terminal)?;
         self.announce(&takeover.session, push);
         Ok(TakenOver::Ended { offset, state: terminal })
+    }
+
+    /// What the log has of an active run.
+    pub(super) fn tally(&mut self, session: &SessionId, run: &RunId) -> Result<RunTally, Fault> {
+        let mut tally = RunTally::default();
+        let Known::Live(state) = self.sessions.load(&mut self.tables, session)? else { return Ok(tally) };
+        let Some(at) = state.active_run(run) else { return Ok(tally) };
+        let first = (state.number, state.active[at].started.seq);
+        for row in self.tables.entries.range(first..=(state.number, state.tail.seq))? {
+            let (key, value) = row?;
+            tally.add(run, &entry::decode(key.value().1, value.value())?.record);
+        }
+        Ok(tally)
     }
 
     pub(super) fn erase(&mut self, session: &SessionId) -> Result<bool, Fault> {

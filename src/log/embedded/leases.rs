@@ -75,6 +75,11 @@ impl Leases {
         }
     }
 
+    pub(super) fn is_listed(&self, session: &SessionId, run: &RunId) -> bool {
+        let member = (session.clone(), run.clone());
+        self.lock().values().any(|instance| instance.runs.contains(&member))
+    }
+
     pub(super) fn renew(&self, instance: &InstanceId, lease: Duration, now: Instant) -> Renewal {
         let mut instances = self.lock();
         let instance = instances.entry(instance.clone()).or_insert_with(Instance::unborn);
@@ -132,7 +137,8 @@ impl Leases {
         let mut dead = Vec::new();
         for (id, instance) in self.lock().iter_mut().filter(|(id, _)| *id != by) {
             let found = match instance.life {
-                Life::Leased { until } if until < now => {
+                Life::Leased { until } if now <= until => false,
+                Life::Leased { .. } | Life::Unborn => {
                     instance.life = Life::Absent { since: now };
                     false
                 }
@@ -141,7 +147,7 @@ impl Leases {
                     true
                 }
                 Life::Dead => !instance.runs.is_empty(),
-                Life::Unborn | Life::Leased { .. } | Life::Absent { .. } => false,
+                Life::Absent { .. } => false,
             };
             if found {
                 dead.push(DeadInstance { instance: id.clone(), runs: instance.runs.iter().cloned().collect() });

@@ -216,6 +216,10 @@ impl Log for EmbeddedLog {
         at_once(())
     }
 
+    fn is_listed<'a>(&'a self, _: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
+        at_once(self.leases.is_listed(session, run))
+    }
+
     fn command<'a>(&'a self, instance: &'a InstanceId, command: Command) -> Answer<'a, bool> {
         std::future::ready(self.leases.command(instance, command)).boxed()
     }
@@ -239,6 +243,11 @@ impl Log for EmbeddedLog {
 
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {
         at_once(self.leases.sweep(by, Instant::now()))
+    }
+
+    fn steady_for(&self) -> Duration {
+        // There is nobody but us.
+        Duration::MAX
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {

@@ -15,13 +15,11 @@ use super::options::EmbeddedOptions;
 use super::state::SessionState;
 use super::tables::SESSIONS;
 use super::writer::{Writer, now_ms};
-use crate::log::{Retention, StoreHealth, Takeover};
+use crate::log::{Retention, RunTally, StoreHealth, Takeover};
 use crate::session::{RunId, SessionId};
 
 /// The nonce of who ends the runs of an earlier process.
 const RESTART_NONCE: &str = "restart";
-/// The details of their terminals.
-const RESTART_DETAILS: &str = r#"{"reason":"restart"}"#;
 
 /// A log that is ready to serve.
 pub(super) struct Started {
@@ -85,8 +83,9 @@ fn interrupt(database: &Database, retention: Retention, orphans: Vec<(SessionId,
     let transaction = database.begin_write()?;
     let mut batch = Batch::begin(&transaction, retention, now_ms())?;
     for (session, run) in orphans {
-        let (nonce, details) = (RESTART_NONCE.into(), RESTART_DETAILS.into());
-        batch.takeover(&Takeover { session, run, nonce, details })?;
+        let RunTally { events, bytes } = batch.tally(&session, &run)?;
+        let details = format!(r#"{{"reason":"restart","events":{events},"bytes":{bytes}}}"#).into();
+        batch.takeover(&Takeover { session, run, nonce: RESTART_NONCE.into(), details })?;
     }
     let effects = batch.finish()?;
     transaction.commit()?;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// The longest pause between two attempts to connect.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts to connect. Short, because an instance that is late after an
+/// outage is taken for dead (`run::lease`); an attempt costs a server that is away nothing.
+const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Doubling pauses, each somewhere between its half and its whole, so that instances that lost the
 /// same server do not come back in the same moment.

@@ -43,6 +43,39 @@ impl RedisLog {
             .await
     }
 
+    pub(super) async fn do_is_listed(
+        &self,
+        instance: &InstanceId,
+        session: &SessionId,
+        run: &RunId,
+    ) -> Result<bool, Unavailable> {
+        let (all, member) = (self.keys.all_instances(), member(session, run));
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("SISMEMBER").arg(self.keys.runs(instance)).arg(&member);
+        pipeline.cmd("ZRANGE").arg(&all).arg(0).arg(-1);
+        let (listed, instances): (bool, Vec<String>) = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { pipeline.query_async(&mut connection).await })
+            .await?;
+        // A list of an instance that is not among all of them is found by nobody.
+        if listed && instances.iter().any(|id| id == instance.as_str()) {
+            return Ok(true);
+        }
+        let others: Vec<InstanceId> = instances.iter().filter_map(|id| InstanceId::from_store(id).ok()).collect();
+        if others.is_empty() {
+            return Ok(false);
+        }
+        let mut pipeline = redis::pipe();
+        for other in &others {
+            pipeline.cmd("SISMEMBER").arg(self.keys.runs(other)).arg(&member);
+        }
+        let listed: Vec<bool> = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { pipeline.query_async(&mut connection).await })
+            .await?;
+        Ok(listed.contains(&true))
+    }
+
     pub(super) async fn do_renew(&self, instance: &InstanceId, lease: Duration) -> Result<Renewal, Unavailable> {
         let lua = &self.supervisor.scripts().renew;
         let mailbox = self.mailboxes.of(instance);

@@ -1,6 +1,7 @@
 //! What the server is: version, role, identity, and how it treats what we store there.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
@@ -12,6 +13,8 @@ use super::options::{RefusedStore, Target, plain_reason};
 pub(super) struct Server {
     /// Its `run_id`: another one after every start and on every other server. Empty: not known.
     pub(super) identity: String,
+    /// Since when it runs; zero where it does not say.
+    pub(super) uptime: Duration,
     /// What its operator should know.
     pub(super) warnings: Vec<String>,
 }
@@ -69,7 +72,8 @@ fn read_info(info: &str, target: &Target) -> Result<Server, NoServer> {
             target.address
         ));
     }
-    Ok(Server { identity: field("run_id").to_owned(), warnings })
+    let uptime = Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0));
+    Ok(Server { identity: field("run_id").to_owned(), uptime, warnings })
 }
 
 fn is_older_than_6_2(version: &str) -> bool {
@@ -127,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_server_that_evicts_or_forgets_is_warned_about() {
-        let server = read("redis_version:7.0.0\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\nrun_id:abc\r\n");
-        let server = server.expect("usable");
-        assert_eq!(server.identity, "abc");
+        let info = "redis_version:7.0.0\r\nuptime_in_seconds:7\r\nrun_id:abc\r\n";
+        let server = read(&format!("{info}maxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n")).expect("usable");
+        assert_eq!((&*server.identity, server.uptime), ("abc", Duration::from_secs(7)));
         assert!(server.warnings[0].contains("allkeys-lru") && server.warnings[0].contains("noeviction"));
         assert!(server.warnings[1].contains("appendonly yes"));
     }

@@ -185,6 +185,10 @@ impl Log for RedisLog {
         self.do_unlist(instance, session, run).boxed()
     }
 
+    fn is_listed<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
+        self.do_is_listed(instance, session, run).boxed()
+    }
+
     fn command<'a>(&'a self, instance: &'a InstanceId, command: Command) -> Answer<'a, bool> {
         self.do_command(instance, command).boxed()
     }
@@ -207,6 +211,10 @@ impl Log for RedisLog {
 
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {
         self.do_sweep(by).boxed()
+    }
+
+    fn steady_for(&self) -> Duration {
+        self.supervisor.steady_for()
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {

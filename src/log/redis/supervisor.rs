@@ -27,6 +27,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 const PING_EVERY: Duration = Duration::from_millis(1000);
 /// How long an answer to a ping may take.
 const PING_DEADLINE: Duration = Duration::from_millis(1500);
+/// Who connects at the first attempt and within this has found the server at work; who waits longer,
+/// or has to try again, has not.
+const PROMPT: Duration = Duration::from_millis(500);
 /// A connection that held so long was a good one: the next attempt comes at once.
 const STABLE: Duration = Duration::from_secs(5);
 /// Commands that wait to be written per connection; then callers wait, within their deadline.
@@ -51,6 +54,9 @@ pub(super) struct Link {
     writes: MultiplexedConnection,
     pages: MultiplexedConnection,
     vitals: Arc<Vitals>,
+    established: Instant,
+    /// How long the server is known to have been there for everybody when the link was established.
+    steady_before: Duration,
 }
 
 /// What is known of a link's health.
@@ -105,8 +111,13 @@ impl Supervisor {
             generation: AtomicU64::new(0),
             stop,
         });
+        let asked = Instant::now();
         let first = match supervisor.establish().await {
-            Ok(link) => {
+            Ok((mut link, uptime)) => {
+                // Not so after an attempt that failed: others may have had the same trouble.
+                if asked.elapsed() <= PROMPT {
+                    link.steady_before = uptime;
+                }
                 supervisor.up(&link);
                 Some(link)
             }
@@ -138,6 +149,15 @@ impl Supervisor {
     /// The same for the rest of the program.
     pub(super) fn health(&self) -> watch::Receiver<StoreHealth> {
         self.health.subscribe()
+    }
+
+    /// How long the server is known to have been there for everybody without a break: since this
+    /// connection; where it is the first and came at once, since the server's start.
+    pub(super) fn steady_for(&self) -> Duration {
+        match &*self.state.borrow() {
+            State::Up(link) => link.steady_before + link.established.elapsed(),
+            State::Down(_) => Duration::ZERO,
+        }
     }
 
     /// What the operator should know of the server.
@@ -206,7 +226,7 @@ impl Supervisor {
             let attempt = match next.take() {
                 Some(link) => Ok(link),
                 None => tokio::select! {
-                    attempt = self.establish() => attempt,
+                    attempt = self.establish() => attempt.map(|(link, _)| link),
                     () = self.stop.cancelled() => break,
                 },
             };
@@ -263,8 +283,8 @@ impl Supervisor {
         self.state.send_replace(State::Down(reason.into()));
     }
 
-    /// Connects, examines the server, and loads the scripts.
-    async fn establish(&self) -> Result<Link, NoServer> {
+    /// Connects, examines the server, and loads the scripts. The link, and the server's uptime.
+    async fn establish(&self) -> Result<(Link, Duration), NoServer> {
         match tokio::time::timeout(CONNECT, self.connect()).await {
             Ok(outcome) => outcome,
             Err(_) => {
@@ -276,7 +296,7 @@ impl Supervisor {
         }
     }
 
-    async fn connect(&self) -> Result<Link, NoServer> {
+    async fn connect(&self) -> Result<(Link, Duration), NoServer> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
@@ -291,7 +311,9 @@ impl Supervisor {
         self.heed(&server);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let vitals = Arc::new(Vitals::default());
-        Ok(Link { generation, identity: server.identity.into(), writes, pages, vitals })
+        let (established, steady_before) = (Instant::now(), Duration::ZERO);
+        let identity = server.identity.into();
+        Ok((Link { generation, identity, writes, pages, vitals, established, steady_before }, server.uptime))
     }
 
     fn heed(&self, server: &Server) {

@@ -22,9 +22,9 @@ impl RedisLog {
             })
             .await?;
         match answer_of(&answer)[..] {
-            ["stored", first, _, prev, published, state] => {
+            ["stored", first, _, prev, published, state, whole] => {
                 let (first, state) = (offset(first)?, terminal(state)?);
-                let record = Record::run_state(run, RunState::Ended(state), details);
+                let record = Record::run_state(run, RunState::Ended(state), whole.to_owned());
                 self.stored(&session, &keys, prev, first, published, vec![record], 0)?;
                 Ok(TakenOver::Ended { offset: first, state })
             }

@@ -1,8 +1,8 @@
 -- Fences a run's owner and writes the run's terminal. A run that was never opened is marked, so
 -- that it never can be.
 --
--- ARGV: 5 run, 6 nonce, 7 details (JSON), 8 largest push in bytes.
--- Answers: stored first last prev published state | ended offset state | terminal offset state |
+-- ARGV: 5 run, 6 nonce, 7 details (a JSON object), 8 largest push in bytes.
+-- Answers: stored first last prev published state details | ended offset state | terminal offset state |
 -- queued | never | erased | expired
 
 local id, nonce, details = ARGV[5], ARGV[6], ARGV[7]
@@ -51,6 +51,11 @@ if run.state ~= 'active' then
 end
 
 local state = run.cancel == '1' and 'cancelled' or 'interrupted'
+-- Takeover::whole_details in Rust.
+local took = math.max(0, math.max(now, (halves(s.last))) - (halves(run.started)))
+local by = run.cancel == '1' and run.by ~= '' and '"by":' .. run.by .. ',' or ''
+local rest = details == '{}' and '}' or ',' .. string.sub(details, 2)
+details = '{' .. by .. '"duration_ms":' .. text(took) .. rest
 local fields = { 'kind', 'run', 'run', id, 'event', state, 'data', details }
 local base, lens = #ARGV + 1, {}
 local limit = tonumber(ARGV[8])
@@ -67,4 +72,4 @@ local first, last, prev, published = write(s, batch, field, function(_, last)
   return format_run(run)
 end, {})
 redis.call('HDEL', ACTIVE, id)
-return { 'stored', first, last, prev, published, state }
+return { 'stored', first, last, prev, published, state, details }
