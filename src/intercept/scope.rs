@@ -62,7 +62,8 @@ impl Scope {
     }
 }
 
-/// Who asks: the digest of the credential that the request carries.
+/// Who asks: the digest of the credential that the request carries. It is the secret from which sessions
+/// are derived, so it must be one that is shown to nobody and kept nowhere.
 fn principal(headers: &HeaderMap) -> Option<[u8; 32]> {
     let credential = headers.get(AUTHORIZATION)?;
     Some(Sha256::digest(credential.as_bytes()).into())

@@ -27,7 +27,7 @@ use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
 use crate::run::{Dropped, Runs, SideCall};
-use crate::session::{Offset, Record, RunId, SessionId, Terminal};
+use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Subject, Terminal};
 use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
@@ -62,6 +62,8 @@ pub struct RunSpec {
     pub route: ByteString,
     /// What to do where the route is busy.
     pub on_busy: OnBusy,
+    /// Whose request it is.
+    pub subject: Option<Subject>,
     /// What the calls below need of the run's events: names, and JSON pointers into their data.
     pub values: Vec<(String, String)>,
     /// What to tell the upstream when the run is cancelled, beside closing its connection.
@@ -214,6 +216,11 @@ impl Owner {
         }
     }
 
+    /// The run's session, its id, and its owner's.
+    pub(super) fn names(&self) -> (SessionId, RunId, InstanceId) {
+        (self.spec.session.clone(), self.spec.run.clone(), self.life.instance.clone())
+    }
+
     /// Drives the run to its end.
     pub(super) async fn drive(mut self, mut feed: Feed, mut orders: Orders) {
         let mut flight: Option<BoxFuture<'static, Committed>> = Some(self.open());
@@ -362,6 +369,7 @@ impl Owner {
             key: spec.key.clone(),
             route: spec.route.clone(),
             on_busy: spec.on_busy.clone(),
+            subject: spec.subject.clone(),
         };
         let (runs, instance) = (&self.runs, self.life.instance.clone());
         Box::pin(commit::open(runs.log.clone(), runs.metrics.clone(), instance, open))

@@ -71,6 +71,8 @@ pub(super) async fn record(
         stall: route.stall,
         stall_limit: route.stall_limit,
         grace: None,
+        // An agent writes for somebody else: the session is not its own.
+        subject: None,
     };
     RunStarted { session: &session, run: &run }.emit(&gateway.metrics);
     let (upload, done) = Upload::new(body);
@@ -170,7 +172,7 @@ async fn until_ended(cursor: &mut Cursor, run: &RunId) -> Result<(), Problem> {
     loop {
         match cursor.next().await {
             Delivery::Items(items) if items.iter().any(|item| ends(item.entry())) => return Ok(()),
-            Delivery::Items(_) | Delivery::Live(_) => {}
+            Delivery::Items(_) | Delivery::Live(_) | Delivery::News(_) | Delivery::Whole(_) => {}
             Delivery::Gap(_) => return Ok(()),
             Delivery::Erased => return Err(erased()),
         }
