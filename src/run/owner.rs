@@ -17,7 +17,6 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use sha2::Sha256;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
@@ -28,7 +27,7 @@ use crate::run::caller::Caller;
 use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
-use crate::run::{Runs, SideCall};
+use crate::run::{Dropped, Runs, SideCall};
 use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Subject, Terminal};
 use crate::sse::Decoder;
 
@@ -126,7 +125,7 @@ pub(super) struct Owner {
     durability: Durability,
     stored_n: u64,
     seen: Option<Offset>,
-    oversize: Option<(Sha256, u64)>,
+    oversize: Option<Dropped>,
     stalled: bool,
     last_event_failed: bool,
     events: u64,

@@ -124,6 +124,12 @@ impl Runs {
         Begun { started, body }
     }
 
+    /// Begins to drive a run whose events are `events`, for nobody in particular: there is no direct
+    /// caller, so the events are read only as fast as the log stores them. Otherwise like [`Runs::open`].
+    pub fn write(self: &Arc<Self>, spec: RunSpec, events: Body) -> Option<oneshot::Receiver<Opened>> {
+        self.drive(spec, Feed::Answering(events), None, Seats::new(None))
+    }
+
     /// Opens a run that nobody has called the upstream for, and calls it once the log has the run.
     /// `None`: this instance drives a run of this id. The receiver hears the log's definite answer; unless
     /// that is [`Opened::Open`] nothing was begun, and the run is nobody's.
