@@ -230,7 +230,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
     "steer", steer, Steering,
         "What a `steer` does: begin when the run has ended (`queue`), cancel the run and begin (`interrupt`), call the upstream (`forward POST /runs/{run_id}/input`), or nothing (`reject`).";
     "cancel", cancel, Unset<Call>,
-        "What to tell the upstream when a run is cancelled, beside closing its connection. `{session}` and the names of `values` are filled in.", example: "\"POST /runs/{run_id}/cancel\"";
+        "What to tell the upstream when a run is cancelled, beside closing its connection. `{session}` and the names of `values` are filled in.", example: "\"POST /threads/{session}/cancel\"";
     "values", values, ListOf<ValueOfEvents>,
         "What `cancel` and `steer` need of a run's events: `NAME=json:/pointer` into their data; the first event that has it counts.";
     "credential", credential, Unset<CredentialPlace>,

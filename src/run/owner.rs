@@ -28,7 +28,7 @@ use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
 use crate::run::{Runs, SideCall};
-use crate::session::{Offset, Record, RunId, SessionId, Terminal};
+use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Terminal};
 use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
@@ -213,6 +213,11 @@ impl Owner {
             runs,
             spec,
         }
+    }
+
+    /// The run's session, its id, and its owner's.
+    pub(super) fn names(&self) -> (SessionId, RunId, InstanceId) {
+        (self.spec.session.clone(), self.spec.run.clone(), self.life.instance.clone())
     }
 
     /// Drives the run to its end.

@@ -1,9 +1,11 @@
 //! The runs that this instance drives.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -18,6 +20,7 @@ use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
 use crate::run::seats::Seats;
 use crate::run::steering::steer;
+use crate::run::takeover::take_over;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
 use crate::session::{InstanceId, Offset, RunId, SessionId};
@@ -144,8 +147,15 @@ impl Runs {
         let owner = Owner::new(self.clone(), spec, found, caller, opened);
         self.active.fetch_add(1, Ordering::AcqRel);
         let (runs, counted) = (self.clone(), self.metrics.active_run());
+        let (session, run, instance) = owner.names();
         self.tasks.spawn(async move {
-            owner.drive(feed, orders).await;
+            let driven = AssertUnwindSafe(owner.drive(feed, orders)).catch_unwind().await;
+            if driven.is_err() {
+                // A defect of ours must not leave a run that never ends: it ends like one whose owner has died.
+                tracing::error!(%session, %run, "the owner of a run broke off by a defect; the run is ended for it");
+                take_over(runs.clone(), instance, session, vec![run.clone()]).await;
+                runs.driven.leave(&run);
+            }
             runs.active.fetch_sub(1, Ordering::AcqRel);
             drop(counted);
         });
@@ -270,5 +280,63 @@ impl Runs {
 
     fn lock(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::log::scripted::{Scripted, now};
+    use crate::log::{OnBusy, RunFlags, TakenOver, Takeover};
+    use crate::run::Tagging;
+    use crate::session::{Record, RunState, Terminal};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn spec(run: &RunId) -> RunSpec {
+        RunSpec {
+            session: SessionId::from_random(1),
+            run: run.clone(),
+            opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
+            status: None,
+            source: None,
+            parent: None,
+            key: None,
+            route: "r".into(),
+            on_busy: OnBusy::Parallel,
+            values: Vec::new(),
+            on_cancel: None,
+            steer: None,
+            ids: Tagging::Off,
+            stall: PATIENCE,
+            stall_limit: PATIENCE,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_owner_breaks_off_by_a_defect_is_ended_like_one_of_a_dead_instance() {
+        let log = Arc::new(Scripted::default());
+        log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+        let (taken, mut takeovers) = watch::channel(None);
+        log.takeover.answers(move |takeover: Takeover| {
+            taken.send_replace(Some(takeover.run));
+            now(TakenOver::Ended { offset: Offset::new(1, 2), state: Terminal::Interrupted })
+        });
+        let settings = RunsSettings {
+            event_bytes: 1,
+            pending_bytes: 1,
+            run_duration: PATIENCE,
+            caller_buffer: 1,
+            eager_after: PATIENCE,
+            outage_limit: PATIENCE,
+        };
+        let (runs, run) = (Runs::new(log, settings, Metrics::new()), RunId::from_random(7));
+        let defect: Call = Box::new(|| Box::pin(async { unreachable!("a defect") }));
+        let opened = runs.open(spec(&run), defect).unwrap().await.unwrap();
+        assert!(matches!(opened, Opened::Open { .. }));
+        let ended = timeout(PATIENCE, takeovers.wait_for(|taken| taken.as_ref() == Some(&run))).await;
+        assert!(ended.is_ok(), "nobody ended the run");
     }
 }
