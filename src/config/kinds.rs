@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use http::Uri;
 
 use super::network::Network;
+use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule, json_pointer};
 use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
 use super::store_url::StoreUrl;
@@ -278,6 +279,22 @@ impl Kind for Rule {
     }
 
     fn show(value: &SessionRule) -> String {
+        quoted(value)
+    }
+}
+
+/// What of a request is its principal.
+pub(super) struct Principal;
+
+impl Kind for Principal {
+    type Value = PrincipalRule;
+    const FORM: &'static str = "PRINCIPAL";
+
+    fn read(given: &Given) -> Result<PrincipalRule, String> {
+        PrincipalRule::parse(given.text("a principal")?)
+    }
+
+    fn show(value: &PrincipalRule) -> String {
         quoted(value)
     }
 }

@@ -4,8 +4,8 @@
 
 use super::call_kinds::{Call, CredentialPlace, Header, Steering, ValueOfEvents};
 use super::kinds::{
-    BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern, Rule,
-    StorePlace,
+    BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern,
+    Principal, Rule, StorePlace,
 };
 use super::settings::{Config, Route};
 use super::value::{Bytes, Count, Delay, Given, Kind, ListOf, ListenAddress, OneOf, OrNone, Span, Unset, YesNo};
@@ -168,6 +168,8 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
 
     "auth.mode", auth.mode, OneOf<crate::config::AuthMode>,
         "How callers are authenticated. This version has `none` alone: whoever reaches the data listener may read every session, so any other address than loopback needs --allow-open.", flag: "auth", short: "auth";
+    "auth.principal", auth.principal, ListOf<Principal>,
+        "What of a request says whose it is: `header:NAME` or `cookie:NAME`; the first that is there counts. Requests with the same value are one user, whose sessions a new device can list. Only a digest of it is kept. Empty: nobody has sessions of their own.";
 
     "send.headers", send.headers, ListOf<Header>,
         "Headers that a client may name in a `send`.";
@@ -246,8 +248,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 };
 
 /// Options whose names are settled and that come with a later version.
-pub(super) const LATER: &[&str] =
-    &["store.ack", "store.encoding", "auth.principal", "auth.keys", "log.payloads", "dialect"];
+pub(super) const LATER: &[&str] = &["store.ack", "store.encoding", "auth.keys", "log.payloads", "dialect"];
 
 /// The same, of a route.
 pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "dialect", "resume"];

@@ -10,6 +10,7 @@ use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 
 use super::calls::{CallTemplate, Credential, EventValue, SteerPolicy};
 use super::network::Network;
+use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule};
 use super::store_url::StoreUrl;
 use crate::session::BusyPolicy;
@@ -134,10 +135,12 @@ pub struct SendSettings {
 }
 
 /// Who may do what.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Auth {
     /// How callers are authenticated.
     pub mode: AuthMode,
+    /// Where a request says whose it is; the first that has a value wins.
+    pub principal: Vec<PrincipalRule>,
 }
 
 /// How callers are authenticated.
@@ -355,6 +358,12 @@ impl Default for Server {
             identity_body_limit: 16 * MIB,
             demo: false,
         }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Auth { mode: AuthMode::None, principal: vec![PrincipalRule::Header(http::header::AUTHORIZATION)] }
     }
 }
 

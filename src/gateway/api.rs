@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::gateway::{Gateway, control, run_stream, sse};
+use crate::gateway::{Gateway, control, listing, run_stream, sse};
 use crate::log::{Bounds, Unavailable};
 use crate::server::{Body, Peer, Problem, empty, full};
 use crate::session::{RunId, SessionId};
@@ -44,6 +44,7 @@ async fn route(
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (method, uri) = (request.method(), request.uri());
     match (method.as_str(), segments.as_slice()) {
+        ("GET", ["v1", "sessions"]) => listing::list(gateway, uri, request.headers()).await,
         ("GET", ["v1", "sessions", session]) => describe(gateway, &id(session)?).await,
         ("DELETE", ["v1", "sessions", session]) => erase(gateway, &id(session)?).await,
         ("GET", ["v1", "sessions", session, "events"]) => {
@@ -65,10 +66,13 @@ async fn route(
         }
         ("GET", ["v1", "runs", run]) => find_run(gateway, run).await,
         (_, ["v1", "sessions", _]) => Ok(not_allowed("GET, DELETE")),
-        (_, ["v1", "sessions", _, "events"] | ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => {
-            Ok(not_allowed("GET"))
-        }
-        (_, ["v1", "sessions", _, "queue"]) => Ok(not_allowed("GET")),
+        (
+            _,
+            ["v1", "sessions"]
+            | ["v1", "sessions", _, "events" | "queue"]
+            | ["v1", "runs", _]
+            | ["v1", "sessions", _, "runs", _, "stream"],
+        ) => Ok(not_allowed("GET")),
         (_, ["v1", "sessions", _, "queue", _]) => Ok(not_allowed("DELETE")),
         (_, ["v1", "sessions", _, "runs"] | ["v1", "sessions", _, "runs", _, "cancel" | "steer"]) => {
             Ok(not_allowed("POST"))

@@ -6,15 +6,20 @@
 
 pub mod api;
 mod attachment;
+mod caller;
 mod control;
 pub mod demo;
 pub mod handshake;
+mod listing;
 mod pages;
 mod query;
 pub mod run_stream;
+mod sharing;
 mod socket;
 pub mod sse;
 pub mod ws;
+
+pub use caller::Caller;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +28,12 @@ use http::HeaderName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Principal;
 use crate::config::Config;
 use crate::control::Control;
 use crate::hub::Hub;
 use crate::log::Log;
+use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -46,6 +53,12 @@ pub struct Gateway {
     pub shutdown: Shutdown,
     /// Counters.
     pub metrics: Metrics,
+    /// Who is here through this instance.
+    pub attendance: Arc<Attendance>,
+    /// The producer of what clients publish.
+    pub publisher: Publisher,
+    /// Where a request says whose it is.
+    pub principal: Principal,
     /// Origins that may use our own routes from a browser.
     pub cors_origins: Vec<String>,
     /// The connections, for the shutdown to wait for.

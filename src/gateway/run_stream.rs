@@ -120,7 +120,7 @@ async fn head_of(
         };
         let items = match delivery {
             Delivery::Items(items) => items,
-            Delivery::Live(_) => continue,
+            Delivery::Live(_) | Delivery::News(_) | Delivery::Whole(_) => continue,
             Delivery::Gap(gap) => return Err(gone(&gap)),
             Delivery::Erased => return Err(Problem::new(Code::NotFound, "the session was erased")),
         };
@@ -212,6 +212,8 @@ impl Reader {
                 // What was there is sent; the head must not wait for what is to come.
                 Delivery::Live(_) => return Next::Chunk(Bytes::new()),
                 Delivery::Gap(gap) => return Next::Gap(gap),
+                // It did not ask for them.
+                Delivery::News(_) | Delivery::Whole(_) => {}
                 Delivery::Erased => return Next::End(Err("the session was erased")),
             }
         }

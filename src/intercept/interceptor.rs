@@ -103,7 +103,9 @@ impl Interceptor {
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
+        let subject = self.gateway.principal.subject(&head.headers);
         let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
+        let client = Client { subject, ..client };
         let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
@@ -238,6 +240,7 @@ impl Interceptor {
             key: None,
             route: route.pattern.to_string().into(),
             on_busy: OnBusy::Parallel,
+            subject: candidate.client.subject.clone(),
             values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
             on_cancel: calls.cancel,
             steer: calls.steer,

@@ -28,7 +28,7 @@ use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
 use crate::run::{Runs, SideCall};
-use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Terminal};
+use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Subject, Terminal};
 use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
@@ -63,6 +63,8 @@ pub struct RunSpec {
     pub route: ByteString,
     /// What to do where the route is busy.
     pub on_busy: OnBusy,
+    /// Whose request it is.
+    pub subject: Option<Subject>,
     /// What the calls below need of the run's events: names, and JSON pointers into their data.
     pub values: Vec<(String, String)>,
     /// What to tell the upstream when the run is cancelled, beside closing its connection.
@@ -368,6 +370,7 @@ impl Owner {
             key: spec.key.clone(),
             route: spec.route.clone(),
             on_busy: spec.on_busy.clone(),
+            subject: spec.subject.clone(),
         };
         let (runs, instance) = (&self.runs, self.life.instance.clone());
         Box::pin(commit::open(runs.log.clone(), runs.metrics.clone(), instance, open))

@@ -303,6 +303,8 @@ mod tests {
             status: None,
             source: None,
             parent: None,
+            subject: None,
+            grace: None,
             key: None,
             route: "r".into(),
             on_busy: OnBusy::Parallel,

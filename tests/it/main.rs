@@ -13,6 +13,7 @@ mod bad_input;
 mod bad_start;
 mod browsers;
 mod cancelling;
+mod continuity;
 mod disconnects;
 mod filters;
 mod identity;

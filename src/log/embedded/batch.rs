@@ -320,7 +320,7 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    fn announce(&mut self, session: &SessionId, push: Push) {
+    pub(super) fn announce(&mut self, session: &SessionId, push: Push) {
         self.changed = true;
         self.pushes.push((session.clone(), push));
     }

@@ -6,7 +6,7 @@ use super::RedisLog;
 use super::fields::unexpected;
 use super::supervisor::Lane;
 use crate::log::{Claim, Unavailable};
-use crate::session::SessionId;
+use crate::session::{SessionId, Subject};
 
 impl RedisLog {
     pub(super) async fn do_claim(&self, key: &str, value: ByteString) -> Result<Claim, Unavailable> {
@@ -47,14 +47,19 @@ impl RedisLog {
     pub(super) async fn do_erase(&self, session: &SessionId) -> Result<bool, Unavailable> {
         let keys = self.keys.session(session);
         let lua = &self.supervisor.scripts().erase;
-        let erased: u8 = self
+        let answer: Vec<String> = self
             .supervisor
             .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (4, 512));
+                let mut command = lua.call(&keys.all(), (4, 640));
                 self.add_bounds(&mut command, &identity);
                 async move { lua.send(&command, &mut connection).await }
             })
             .await?;
-        Ok(erased == 1)
+        if let [_, subject] = &answer[..]
+            && let Some(subject) = Subject::parse(subject)
+        {
+            self.disown(&subject, session).await?;
+        }
+        Ok(answer.first().is_some_and(|erased| erased == "1"))
     }
 }
