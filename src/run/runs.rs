@@ -318,6 +318,7 @@ mod tests {
             on_cancel: None,
             steer: None,
             ids: Tagging::Off,
+            grace: None,
             stall: PATIENCE,
             stall_limit: PATIENCE,
         }
