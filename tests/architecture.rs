@@ -49,6 +49,7 @@ const MAY_KNOW: [(&str, &[&str]); 19] = [
         "intercept",
         &[
             "config",
+            "control",
             "gateway",
             "json_pointer",
             "log",

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use super::calls::{CallTemplate, SteerPolicy};
 use super::problem::Problem;
 use super::settings::{AuthMode, Config, Http2, Route};
 use super::store_url::StoreUrl;
@@ -16,9 +17,21 @@ pub(super) fn together(config: &Config) -> Vec<Problem> {
 
 /// What is wrong with a route's values together.
 pub(super) fn route(route: &Route) -> Option<String> {
-    (route.stall > route.stall_limit).then(|| {
-        "[[route]] `stall` is longer than `stall_limit`; the run would fail before it is said to be stalled".into()
-    })
+    if route.stall > route.stall_limit {
+        let wrong =
+            "[[route]] `stall` is longer than `stall_limit`; the run would fail before it is said to be stalled";
+        return Some(wrong.into());
+    }
+    let steer = match &route.steer {
+        SteerPolicy::Forward(call) => Some(call),
+        SteerPolicy::Interrupt | SteerPolicy::Queue | SteerPolicy::Reject => None,
+    };
+    let known = |name: &str| name == "session" || route.values.iter().any(|value| value.name == name);
+    let missing = |call: &CallTemplate| call.names().find(|name| !known(name)).map(str::to_owned);
+    let name = [route.cancel.as_ref(), steer].into_iter().flatten().find_map(missing)?;
+    Some(format!(
+        "[[route]] a call names `{{{name}}}`, which nothing gives; add `values = [\"{name}=json:/pointer\"]`, its place in the data of the run's events"
+    ))
 }
 
 impl Config {
@@ -103,6 +116,7 @@ fn store(config: &Config) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::EventValue;
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::new(http::Uri::from_static("http://127.0.0.1:8000"));
@@ -170,6 +184,17 @@ mod tests {
             c.store.ca_file = Some("/does/not/exist".into());
         };
         assert_refused(missing, &["store.ca_file", "cannot read"]);
+    }
+
+    #[test]
+    fn a_call_names_only_what_the_runs_events_give() {
+        let mut rules = Route::unnamed();
+        rules.cancel = CallTemplate::parse("POST /s/{session}/runs/{run_id}/cancel").ok();
+        assert!(route(&rules).is_some_and(|message| message.contains("run_id=json:")));
+        rules.values.extend(EventValue::parse("run_id=json:/id"));
+        assert_eq!(route(&rules), None);
+        rules.steer = SteerPolicy::parse("forward POST /runs/{other}").unwrap();
+        assert!(route(&rules).is_some_and(|message| message.contains("other")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::Uri;
 use super::network::Network;
 use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule, json_pointer};
-use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat};
+use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
 use super::store_url::StoreUrl;
 use super::value::{Choice, Given, Kind, ListOf, quoted};
 
@@ -38,6 +38,12 @@ impl Choice for LogFormat {
 impl Choice for Ids {
     const FORM: &'static str = "auto|on|off";
     const NAMES: &'static [(&'static str, Self)] = &[("auto", Ids::Auto), ("on", Ids::On), ("off", Ids::Off)];
+}
+
+impl Choice for OnDisconnect {
+    const FORM: &'static str = "continue|cancel";
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)];
 }
 
 /// The backend's address.

@@ -232,11 +232,15 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
     "steer", steer, Steering,
         "What a `steer` does: begin when the run has ended (`queue`), cancel the run and begin (`interrupt`), call the upstream (`forward POST /runs/{run_id}/input`), or nothing (`reject`).";
     "cancel", cancel, Unset<Call>,
-        "What to tell the upstream when a run is cancelled, beside closing its connection. `{session}` and the names of `values` are filled in.", example: "\"POST /runs/{run_id}/cancel\"";
+        "What to tell the upstream when a run is cancelled, beside closing its connection. `{session}` and the names of `values` are filled in.", example: "\"POST /threads/{session}/cancel\"";
     "values", values, ListOf<ValueOfEvents>,
         "What `cancel` and `steer` need of a run's events: `NAME=json:/pointer` into their data; the first event that has it counts.";
     "credential", credential, Unset<CredentialPlace>,
         "The value of `Authorization` for runs that waited in the queue: their client may be gone, and its own credentials are never stored. Without it a client with credentials cannot queue.", example: "\"env:AGENT_AUTHORIZATION\"";
+    "on_disconnect", on_disconnect, OneOf<crate::config::OnDisconnect>,
+        "What it means that a run's caller has left before the end: nothing (`continue`), or that the run is to end (`cancel`), for clients whose only way to stop an answer is to close the connection. Subscribers of the session are not callers; who comes back with `Last-Event-ID` or the same `Idempotency-Key` is.";
+    "grace", grace, Delay,
+        "`on_disconnect = \"cancel\"`: how long the run waits for a caller to come back before it is cancelled. Clients that reconnect by themselves need some seconds (an EventSource waits 3 to 5); without a way to come back it only costs tokens.";
     "stall", stall, Span,
         "Silence of the upstream after which the run is said to be stalled.";
     "stall_limit", stall_limit, Span,
@@ -247,7 +251,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 pub(super) const LATER: &[&str] = &["store.ack", "store.encoding", "auth.keys", "log.payloads", "dialect"];
 
 /// The same, of a route.
-pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "on_disconnect", "grace", "dialect", "resume"];
+pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "dialect", "resume"];
 
 /// The option with this path or short name.
 pub(super) fn find<C>(options: &'static [Opt<C>], name: &str) -> Option<&'static Opt<C>> {

@@ -107,6 +107,7 @@ impl Control {
             on_cancel: calls.cancel,
             steer: calls.steer,
             ids: Tagging::Off,
+            grace: None,
             stall: route.stall,
             stall_limit: route.stall_limit,
         };

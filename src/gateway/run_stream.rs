@@ -105,7 +105,9 @@ async fn head_of(
     started: Offset,
 ) -> Result<Started, Problem> {
     let entry = gateway.log.entry(session, started).await.map_err(unavailable)?;
-    let head = entry.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
+    // Where the beginning is trimmed nobody knows; what is left of the run can still be read.
+    let Some(entry) = entry else { return Ok(Started::default()) };
+    let head = Started::parse(&entry.record.data);
     if head.status != 0 {
         return Ok(head);
     }

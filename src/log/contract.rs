@@ -164,6 +164,10 @@ pub trait Log: Send + Sync + 'static {
     /// Claims `key` for `value` unless it is taken. Kept for the retention's ttl.
     fn claim<'a>(&'a self, key: &'a str, value: ByteString) -> Answer<'a, Claim>;
 
+    /// Replaces the value of a claim that still is `from`, and keeps it for another ttl; `to` =
+    /// `None` gives the key free. `true`: it is as asked now, by this call or an earlier one.
+    fn amend<'a>(&'a self, key: &'a str, from: ByteString, to: Option<ByteString>) -> Answer<'a, bool>;
+
     /// Lists a run under its instance; comes before [`Log::open_run`]. `false`: the instance has
     /// been declared dead and may open nothing.
     fn enlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool>;
@@ -190,6 +194,10 @@ pub trait Log: Send + Sync + 'static {
 
     /// Ends an instance's lease in good order, once it has no runs.
     fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()>;
+
+    /// Whether an instance that once held a lease is known to drive nothing any more, for good: it
+    /// was declared dead, it has resigned, or its process is gone from a log that only one may use.
+    fn is_dead<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, bool>;
 
     /// Instances whose lease has run out, seen so twice at least 0.5 s apart; marks them dead.
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>>;

@@ -167,6 +167,10 @@ impl Log for Scripted {
         pending().boxed()
     }
 
+    fn amend<'a>(&'a self, _: &'a str, _: ByteString, _: Option<ByteString>) -> Answer<'a, bool> {
+        pending().boxed()
+    }
+
     fn enlist<'a>(&'a self, _: &'a InstanceId, _: &'a SessionId, _: &'a RunId) -> Answer<'a, bool> {
         now(true)
     }
@@ -193,6 +197,10 @@ impl Log for Scripted {
 
     fn resign<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, ()> {
         now(())
+    }
+
+    fn is_dead<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, bool> {
+        pending().boxed()
     }
 
     fn sweep<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {

@@ -88,6 +88,19 @@ impl Identity {
         matches!(self.named.basis, Basis::Named | Basis::Rule).then_some(&self.named.session)
     }
 
+    /// The session, unless the answer's head names another.
+    pub fn session(&self) -> &SessionId {
+        &self.named.session
+    }
+
+    /// The same with `session` in place of a new one, where the request names none.
+    pub fn or(mut self, session: &SessionId) -> Self {
+        if self.named_by_request().is_none() {
+            self.named.session = session.clone();
+        }
+        self
+    }
+
     /// The session, once the answer's head is known.
     pub fn settle(self, answer: &HeaderMap) -> Named {
         let told = self.response_headers.into_iter().find_map(|name| {

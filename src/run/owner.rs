@@ -28,7 +28,7 @@ use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
 use crate::run::{Runs, SideCall};
-use crate::session::{Offset, Record, RunId, SessionId, Subject, Terminal};
+use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Subject, Terminal};
 use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
@@ -74,6 +74,8 @@ pub struct RunSpec {
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
     /// the event.
     pub ids: Tagging,
+    /// How long a run goes on that all its callers have left; `None`: to its end.
+    pub grace: Option<Duration>,
     /// Silence after which the run is said to be stalled.
     pub stall: Duration,
     /// Silence after which it has failed.
@@ -215,6 +217,11 @@ impl Owner {
         }
     }
 
+    /// The run's session, its id, and its owner's.
+    pub(super) fn names(&self) -> (SessionId, RunId, InstanceId) {
+        (self.spec.session.clone(), self.spec.run.clone(), self.life.instance.clone())
+    }
+
     /// Drives the run to its end.
     pub(super) async fn drive(mut self, mut feed: Feed, mut orders: Orders) {
         let mut flight: Option<BoxFuture<'static, Committed>> = Some(self.open());
@@ -283,6 +290,12 @@ impl Owner {
                         self.note(record);
                         None
                     }
+                    // Where it is us who leave, connections end by our doing.
+                    Order::Abandoned if self.runs.is_leaving() => {
+                        orders.go_on_without_callers();
+                        None
+                    }
+                    Order::Abandoned => Some(End::broken(Terminal::Cancelled, "disconnect")),
                 },
                 alarm = alarm => self.alarmed(alarm),
                 () = interrupt.cancelled(), if !self.ended => Some(End::broken(Terminal::Interrupted, "shutdown")),

@@ -293,6 +293,23 @@ impl<'t> Batch<'t> {
         Ok(Claim::Won)
     }
 
+    pub(super) fn amend(&mut self, key: &str, from: &ByteString, to: Option<&ByteString>) -> Result<bool, Fault> {
+        let known = self.tables.claims.get(key)?.and_then(|claim| {
+            let (claimed_ms, value) = claim.value();
+            let expired = retention::claim_has_expired(&self.retention, claimed_ms, self.now_ms);
+            (!expired).then(|| ByteString::from(value))
+        });
+        if known.as_ref() != Some(from) {
+            return Ok(known.as_ref() == to);
+        }
+        match to {
+            Some(value) => self.tables.claims.insert(key, (self.now_ms, &**value))?,
+            None => self.tables.claims.remove(key)?,
+        };
+        self.changed = true;
+        Ok(true)
+    }
+
     pub(super) fn run_row(&self, run: &RunId) -> Result<Option<RunRow>, Fault> {
         self.tables.runs.get(run.as_str())?.map(|row| RunRow::decode(row.value())).transpose()
     }

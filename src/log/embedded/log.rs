@@ -272,6 +272,11 @@ impl Log for EmbeddedLog {
         self.write(move |batch| batch.claim(&key, &value)).boxed()
     }
 
+    fn amend<'a>(&'a self, key: &'a str, from: ByteString, to: Option<ByteString>) -> Answer<'a, bool> {
+        let key = key.to_owned();
+        self.write(move |batch| batch.amend(&key, &from, to.as_ref())).boxed()
+    }
+
     fn enlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
         at_once(self.leases.enlist(instance, session, run))
     }
@@ -300,6 +305,10 @@ impl Log for EmbeddedLog {
     fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()> {
         self.leases.resign(instance);
         at_once(())
+    }
+
+    fn is_dead<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, bool> {
+        at_once(self.leases.is_dead(instance))
     }
 
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {

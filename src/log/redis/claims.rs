@@ -27,6 +27,23 @@ impl RedisLog {
         }
     }
 
+    pub(super) async fn do_amend(
+        &self,
+        key: &str,
+        from: ByteString,
+        to: Option<ByteString>,
+    ) -> Result<bool, Unavailable> {
+        let key = self.keys.claim(key);
+        let lua = &self.supervisor.scripts().amend;
+        let mut command = lua.call(&[&key], (3, 512));
+        command.arg(&*from).arg(to.as_deref().unwrap_or_default()).arg(self.ttl_ms());
+        let done: u8 = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
+            .await?;
+        Ok(done == 1)
+    }
+
     pub(super) async fn do_erase(&self, session: &SessionId) -> Result<bool, Unavailable> {
         let keys = self.keys.session(session);
         let lua = &self.supervisor.scripts().erase;

@@ -215,6 +215,10 @@ impl Log for RedisLog {
         self.do_claim(key, value).boxed()
     }
 
+    fn amend<'a>(&'a self, key: &'a str, from: ByteString, to: Option<ByteString>) -> Answer<'a, bool> {
+        self.do_amend(key, from, to).boxed()
+    }
+
     fn enlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
         self.do_enlist(instance, session, run).boxed()
     }
@@ -241,6 +245,10 @@ impl Log for RedisLog {
 
     fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()> {
         self.do_resign(instance).boxed()
+    }
+
+    fn is_dead<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, bool> {
+        self.do_is_dead(instance).boxed()
     }
 
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {

@@ -92,6 +92,7 @@ fn spec(ids: Tagging) -> RunSpec {
         on_cancel: None,
         steer: None,
         ids,
+        grace: None,
         stall: PATIENCE,
         stall_limit: PATIENCE,
     }
