@@ -57,7 +57,11 @@ impl Control {
         };
         let mut run = RunId::from_random(crate::random::u128());
         if let Some(key) = &send.key {
-            let scope = send.session.as_ref().map_or("", SessionId::as_str);
+            // Keys belong to a session, or where it is new to whoever sends.
+            let scope = match (&send.session, &client.subject) {
+                (Some(session), _) => format!("session {session}"),
+                (None, subject) => format!("subject {}", subject.as_ref().map_or("", Subject::as_str)),
+            };
             let earlier = self.claim(&format!("send\n{scope}\n{key}"), &session, &run, &sendable.digest()).await?;
             if let Some((theirs, its_run)) = earlier {
                 (session, run) = (theirs, its_run);
