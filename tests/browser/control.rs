@@ -2,7 +2,7 @@
 //! on all, and everybody sees who is here.
 
 use crate::page::{Seen, ask, open, open_at, seen, sidecar_with_page};
-use crate::support::{ScriptedAgent, Sidecar, until};
+use crate::support::{Agent, ScriptedAgent, Sidecar, until};
 use crate::webdriver::Browser;
 use crate::{ask_for_words, say, words};
 
@@ -228,4 +228,28 @@ async fn a_question_asked_while_unplugged_is_asked_once_whatever_happens_to_the_
     let end = seen(&browser, "has both answers", |seen| states(seen) == ["completed"; 2]).await;
     end.assert_exact();
     assert_eq!(agent.count(), 2);
+}
+
+#[tokio::test]
+async fn four_agents_are_shown_side_by_side_below_the_one_that_has_asked_them() {
+    let Some(browser) = Browser::start().await else { return };
+    let agent = Agent::recordings().await;
+    let sidecar = sidecar_with_page(agent.url()).start().await;
+    open(&browser, &sidecar).await;
+    browser.script("document.getElementById('dialect').value = 'team'").await;
+    ask(&browser, "All of you", 25).await;
+    let four = |seen: &Seen| seen.runs.len() == 4 && seen.runs.iter().all(|run| !run.text.is_empty());
+    let live = seen(&browser, "shows all four", four).await;
+    let root = live.runs.iter().find(|run| run.source.as_deref() == Some("orchestrator")).unwrap();
+    let mut children: Vec<_> = live.runs.iter().filter(|run| run.parent == root.run).collect();
+    children.sort_by_key(|run| run.source.clone());
+    let sources: Vec<_> = children.iter().map(|run| run.source.as_deref().unwrap()).collect();
+    assert_eq!(sources, ["critic", "researcher", "writer"]);
+    let together = "return [...document.querySelectorAll('.turn > .lanes > .lane')].map(lane => lane.querySelector('.source').textContent).sort()";
+    let lanes = serde_json::json!(["critic", "researcher", "writer"]);
+    until("three lanes", async || (browser.script(together).await == lanes).then_some(())).await;
+    let end = seen(&browser, "has all answers", |seen| seen.all("completed")).await;
+    end.assert_exact();
+    assert_eq!((end.replayed, agent.received("POST /api/chat").await), (0, 4));
+    assert_eq!(browser.complaints().await, [""; 0]);
 }
