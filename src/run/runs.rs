@@ -310,7 +310,6 @@ mod tests {
             source: None,
             parent: None,
             subject: None,
-            grace: None,
             key: None,
             route: "r".into(),
             on_busy: OnBusy::Parallel,
