@@ -16,7 +16,7 @@ use crate::auth::Principal;
 use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
 use crate::control::Control;
-use crate::gateway::{Gateway, Settings};
+use crate::gateway::{Gateway, Settings, Writers};
 use crate::hub::{Hub, HubLimits};
 use crate::intercept::Interceptor;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
@@ -140,6 +140,7 @@ pub async fn run(
         control,
         credentials: config.send.credentials.clone(),
         log: log.clone(),
+        writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),

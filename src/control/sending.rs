@@ -89,8 +89,12 @@ impl Control {
     /// Opens the run; its owner calls the upstream then. `None`: this instance has a run of this id.
     pub(super) fn open(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Option<oneshot::Receiver<Opened>> {
         let Begin { session, run, key, parent, sendable, route, credentials, subject } = begin;
-        let started =
-            Started { method: sendable.method.to_string(), path: sendable.path().to_owned(), ..Started::default() };
+        let started = Started {
+            method: sendable.method.to_string(),
+            path: sendable.path().to_owned(),
+            parent: parent.as_ref().map(RunId::to_string),
+            ..Started::default()
+        };
         let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
         record.source.clone_from(&sendable.source);
         let mut headers = sendable.headers.clone();
@@ -115,7 +119,7 @@ impl Control {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        self.runs.open(spec, calling::call(self.proxy.clone(), sendable.clone(), credentials.clone()))
+        self.runs.open(spec, calling::call(self.proxy.clone(), sendable.clone(), credentials.clone(), session, run))
     }
 
     /// Opens the run and says what became of it.

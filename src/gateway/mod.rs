@@ -17,6 +17,7 @@ pub mod run_stream;
 mod sharing;
 mod socket;
 pub mod sse;
+mod writing;
 pub mod ws;
 
 pub use caller::Caller;
@@ -37,6 +38,8 @@ use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
+pub use writing::Writers;
+
 /// What all connections of the gateway share.
 pub struct Gateway {
     /// Followed sessions.
@@ -47,6 +50,8 @@ pub struct Gateway {
     pub credentials: Vec<HeaderName>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
+    /// What agents that write directly need.
+    pub writers: Writers,
     /// Bounds and manners.
     pub settings: Settings,
     /// When to leave.

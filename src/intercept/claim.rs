@@ -18,14 +18,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytestring::ByteString;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::claimed::{Claimed, Request, State};
 use crate::log::{Claim, Log, StoreHealth, Unavailable};
-use crate::session::{InstanceId, RunId, SessionId};
+use crate::session::SessionId;
 
 /// How long a claim may take while the store is said to be up; then the request goes on without.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,38 +35,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 
 /// How often a run is looked for whose opening the store has not acknowledged in time.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// What a claim says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Claimed {
-    pub(super) state: State,
-    /// Where the run is, or is going to be.
-    pub(super) session: SessionId,
-    /// The run's id, chosen before anything is begun.
-    pub(super) run: RunId,
-    /// The claimant.
-    pub(super) instance: InstanceId,
-    pub(super) request: Request,
-}
-
-/// How far the call is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Calling,
-    Run,
-    Lost,
-}
-
-/// What is known of the claimant's request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    /// Its body is still being read.
-    Coming,
-    /// Its fingerprint.
-    Is(String),
-    /// Its body was not read to its end: whether another request is the same one cannot be known.
-    Never,
-}
 
 /// The answer to a claim.
 pub(super) enum Claiming {
@@ -92,53 +60,6 @@ struct Keeper {
     log: Arc<dyn Log>,
     key: String,
     claimed: Claimed,
-}
-
-impl Claimed {
-    /// A new claim.
-    pub(super) fn calling(session: SessionId, run: RunId, instance: InstanceId) -> Self {
-        Claimed { state: State::Calling, session, run, instance, request: Request::Coming }
-    }
-
-    /// As the store has it: `1 <state> <session> <run> <instance> <fingerprint>`, of which the last is
-    /// `-` while it is not known, and `~` where it never will be.
-    pub(super) fn to_text(&self) -> ByteString {
-        let state = match self.state {
-            State::Calling => "calling",
-            State::Run => "run",
-            State::Lost => "lost",
-        };
-        let request = match &self.request {
-            Request::Coming => "-",
-            Request::Is(fingerprint) => fingerprint,
-            Request::Never => "~",
-        };
-        format!("1 {state} {} {} {} {request}", self.session, self.run, self.instance).into()
-    }
-
-    /// Reads a claim; `None` where another version has written it.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(' ');
-        let mut word = || words.next();
-        if word()? != "1" {
-            return None;
-        }
-        let state = match word()? {
-            "calling" => State::Calling,
-            "run" => State::Run,
-            "lost" => State::Lost,
-            _ => return None,
-        };
-        let session = SessionId::from_store(word()?).ok()?;
-        let run = RunId::from_store(word()?).ok()?;
-        let instance = InstanceId::from_store(word()?).ok()?;
-        let request = match word()? {
-            "-" => Request::Coming,
-            "~" => Request::Never,
-            fingerprint => Request::Is(fingerprint.to_owned()),
-        };
-        Some(Claimed { state, session, run, instance, request })
-    }
 }
 
 /// A claim that cannot be read: a newer version has written it.
@@ -327,19 +248,7 @@ fn request(taken: Result<String, oneshot::error::RecvError>) -> Request {
 mod tests {
     use super::*;
     use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
-
-    #[test]
-    fn what_a_claim_says_is_read_as_it_was_written() {
-        let session = SessionId::from_digest_text("abc");
-        let claimed = Claimed::calling(session, RunId::from_random(1), InstanceId::from_random(2));
-        for state in [State::Calling, State::Run, State::Lost] {
-            for request in [Request::Coming, Request::Never, Request::Is("abc".into())] {
-                let claimed = Claimed { state, request, ..claimed.clone() };
-                assert_eq!(Claimed::parse(&claimed.to_text()), Some(claimed));
-            }
-        }
-        assert_eq!(Claimed::parse("2 calling s r i -"), None);
-    }
+    use crate::session::{InstanceId, RunId};
 
     async fn log() -> Arc<dyn Log> {
         EmbeddedLog::open(EmbeddedOptions::new(Location::Memory)).await.unwrap()

@@ -23,7 +23,9 @@ use crate::control::{Calls, Client};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
-use crate::proxy::{AcceptEncoding, Basis, Codings, Decoded, Passthrough, UpstreamBody, buffer, needs_body, problem};
+use crate::proxy::{
+    AcceptEncoding, Basis, Codings, Decoded, Passthrough, UpstreamBody, buffer, needs_body, problem, tell_run,
+};
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
@@ -114,7 +116,10 @@ impl Interceptor {
         let scope = Scope::of(&head);
         let fingerprint = Fingerprint::of(&head.uri, candidate.identity.named_by_request());
         let request = Request::from_parts(head, request_body);
-        let request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
+        let mut request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
+        if let Some(session) = candidate.identity.named_by_client() {
+            tell_run(request.headers_mut(), session, &candidate.run);
+        }
         if let Some(scope) = scope {
             return self.once(route, candidate, request, &scope, fingerprint, place).await;
         }

@@ -6,6 +6,7 @@
 
 mod candidate;
 mod claim;
+mod claimed;
 mod fingerprint;
 mod interceptor;
 mod once;

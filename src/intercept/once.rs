@@ -15,7 +15,8 @@ use http_body_util::BodyExt;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::candidate::Candidate;
-use super::claim::{Claimed, Claiming, claim};
+use super::claim::{Claiming, claim};
+use super::claimed::Claimed;
 use super::fingerprint::Fingerprint;
 use super::interceptor::{Interceptor, client_left, expose};
 use super::repeat::{Settled, no_longer_kept, settled, still_coming, unreadable};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::claim::{Claimed, Claiming, Held, Request, State, UnknownVersion, claim_again};
+use super::claim::{Claiming, Held, UnknownVersion, claim_again};
+use super::claimed::{Claimed, Request, State};
 use crate::log::{Log, Unavailable};
 use crate::server::Problem;
 use crate::session::{RunId, SessionId};

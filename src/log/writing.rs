@@ -24,7 +24,8 @@ pub enum Writer {
         /// The owner's fence.
         fence: Fence,
     },
-    /// Somebody who writes to the session directly.
+    /// Somebody who writes to the session directly. All records of an append belong to one run, which
+    /// must be active, or to none.
     Producer {
         /// The producer's own id.
         id: ByteString,

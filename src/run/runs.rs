@@ -124,6 +124,12 @@ impl Runs {
         Begun { started, body }
     }
 
+    /// Begins to drive a run whose events are `events`, for nobody in particular: there is no direct
+    /// caller, so the events are read only as fast as the log stores them. Otherwise like [`Runs::open`].
+    pub fn write(self: &Arc<Self>, spec: RunSpec, events: Body) -> Option<oneshot::Receiver<Opened>> {
+        self.drive(spec, Feed::Answering(events), None, Seats::new(None))
+    }
+
     /// Opens a run that nobody has called the upstream for, and calls it once the log has the run.
     /// `None`: this instance drives a run of this id. The receiver hears the log's definite answer; unless
     /// that is [`Opened::Open`] nothing was begun, and the run is nobody's.
@@ -289,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::log::scripted::{Scripted, now};
-    use crate::log::{OnBusy, RunFlags, TakenOver, Takeover};
+    use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, TakenOver, Takeover};
     use crate::run::Tagging;
     use crate::session::{Record, RunState, Terminal};
 
@@ -312,9 +318,47 @@ mod tests {
             on_cancel: None,
             steer: None,
             ids: Tagging::Off,
+            grace: None,
             stall: PATIENCE,
             stall_limit: PATIENCE,
         }
+    }
+
+    fn settings() -> RunsSettings {
+        RunsSettings {
+            event_bytes: 1,
+            pending_bytes: 1,
+            run_duration: PATIENCE,
+            caller_buffer: 1,
+            eager_after: PATIENCE,
+            outage_limit: PATIENCE,
+        }
+    }
+
+    /// Who asked may have died between the flag and the command.
+    #[tokio::test]
+    async fn a_silent_run_whose_end_was_asked_for_ends_though_no_command_came() {
+        let log = Arc::new(Scripted::default());
+        log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+        log.run.answers(|run| {
+            let (owner, started, last) = (InstanceId::from_random(1), Offset::new(1, 1), Offset::new(1, 1));
+            let cancel = Some(r#"{"client":"gone"}"#.into());
+            now(Some(RunInfo { run, owner, started, last, ended: None, parent: None, cancel }))
+        });
+        let (kept, mut appends) = watch::channel(None);
+        log.append.answers(move |append: Append| {
+            kept.send_replace(append.records.last().cloned());
+            let (first, flags) = (Offset::new(1, 2), RunFlags::default());
+            now(Appended::Stored { first, last: first, flags, next: None })
+        });
+        let runs = Runs::new(log, settings(), Metrics::new());
+        let silent: Call = Box::new(|| Box::pin(std::future::pending()));
+        let opened = runs.open(spec(&RunId::from_random(7)), silent).unwrap().await.unwrap();
+        assert!(matches!(opened, Opened::Open { .. }));
+        let ended = timeout(PATIENCE, appends.wait_for(Option::is_some)).await.expect("it goes on").unwrap();
+        let terminal = ended.as_ref().unwrap();
+        assert_eq!(terminal.state(), Some(RunState::Ended(Terminal::Cancelled)));
+        assert!(terminal.data.contains("gone"), "{}", terminal.data);
     }
 
     #[tokio::test]
@@ -326,15 +370,7 @@ mod tests {
             taken.send_replace(Some(takeover.run));
             now(TakenOver::Ended { offset: Offset::new(1, 2), state: Terminal::Interrupted })
         });
-        let settings = RunsSettings {
-            event_bytes: 1,
-            pending_bytes: 1,
-            run_duration: PATIENCE,
-            caller_buffer: 1,
-            eager_after: PATIENCE,
-            outage_limit: PATIENCE,
-        };
-        let (runs, run) = (Runs::new(log, settings, Metrics::new()), RunId::from_random(7));
+        let (runs, run) = (Runs::new(log, settings(), Metrics::new()), RunId::from_random(7));
         let defect: Call = Box::new(|| Box::pin(async { unreachable!("a defect") }));
         let opened = runs.open(spec(&run), defect).unwrap().await.unwrap();
         assert!(matches!(opened, Opened::Open { .. }));

@@ -192,6 +192,11 @@ impl<'t> Batch<'t> {
         {
             return Ok(Appended::Duplicate { last: current.last, flags });
         }
+        if let Some(run) = append.records.first().and_then(|record| record.run.as_ref())
+            && let Some(closed) = self.closed_to_producers(&append.session, run)?
+        {
+            return Ok(Appended::Closed(closed));
+        }
         if append.first_n > n + 1 {
             return Ok(Appended::Gap { expected: n + 1 });
         }
@@ -210,6 +215,19 @@ impl<'t> Batch<'t> {
         }
         self.announce(&append.session, push);
         Ok(Appended::Stored { first, last, flags, next: None })
+    }
+
+    /// Why a producer cannot write into this run, if it cannot: it is not active here.
+    fn closed_to_producers(&mut self, session: &SessionId, run: &RunId) -> Result<Option<Closed>, Fault> {
+        let row = self.run_row(run)?;
+        let Known::Live(state) = self.sessions.load(&mut self.tables, session)? else {
+            return Ok(Some(Closed::Unknown));
+        };
+        if state.active_run(run).is_some() {
+            return Ok(None);
+        }
+        let ended = row.filter(|row| row.number == state.number).and_then(|row| row.ended?.ended);
+        Ok(Some(ended.map_or(Closed::Unknown, |(offset, state)| Closed::Terminal { offset, state })))
     }
 
     pub(super) fn takeover(&mut self, takeover: &Takeover) -> Result<TakenOver, Fault> {

@@ -165,8 +165,7 @@ async fn what_waits_during_a_commit_shares_the_next_one() {
     let before = disk.syncs();
     let appends = (0..200).map(|i| {
         let session = SessionId::parse(&format!("s-{i}")).unwrap();
-        let writer = Writer::Producer { id: "p".into(), epoch: 1 };
-        log.append(Append { session, writer, ..event(1, "hello") })
+        log.append(Append { session, ..written("p", 1, "hello") })
     });
     for answer in futures_util::future::join_all(appends).await {
         stored(answer.unwrap());
