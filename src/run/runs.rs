@@ -310,6 +310,7 @@ mod tests {
             source: None,
             parent: None,
             subject: None,
+            grace: None,
             key: None,
             route: "r".into(),
             on_busy: OnBusy::Parallel,
