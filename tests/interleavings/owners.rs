@@ -177,6 +177,9 @@ impl Scene {
             plan.caller.then(|| tokio::spawn(read(body)))
         };
         self.play(&run, plan, upstream, &mut outcome, &mut dice).await;
+        if plan.sent && plan.end == End::NoAnswer {
+            outcome.said.clear();
+        }
         if let Some(caller) = caller {
             outcome.caller = Some(timeout(PATIENCE, caller).await.expect("the caller's body never ends").unwrap());
         }
@@ -230,26 +233,29 @@ impl Scene {
         }
     }
 
-    /// Asks until the answer is definite. `false`: it had ended, or was never there.
+    /// Asks until the answer is definite. `false`: it has not, and not by an attempt whose answer was lost.
     async fn cancel(&self, run: &RunId) -> bool {
         let target = CancelTarget::Run(run.clone());
         let request = CancelRequest { session: self.session.clone(), target, by: "{}".into() };
+        let mut lost = false;
         loop {
             match self.log.cancel(request.clone()).await {
-                Ok(Cancelled::Runs(runs)) => return matches!(runs[0].1, CancelOutcome::Requested { .. }),
+                Ok(Cancelled::Runs(runs)) => return lost || matches!(runs[0].1, CancelOutcome::Requested { .. }),
                 Ok(Cancelled::Remembered) => return false,
-                Err(_) => sleep(Duration::from_millis(2)).await,
+                Err(_) => (lost, ()) = (true, sleep(Duration::from_millis(2)).await),
             }
         }
     }
 
+    /// The same for a takeover.
     async fn take_over(&self, run: &RunId) -> bool {
         let (session, run, nonce) = (self.session.clone(), run.clone(), "heir".into());
         let takeover = Takeover { session, run, nonce, details: "{}".into() };
+        let mut lost = false;
         loop {
             match self.log.takeover(takeover.clone()).await {
-                Ok(taken) => return matches!(taken, TakenOver::Ended { .. } | TakenOver::NeverStarted),
-                Err(_) => sleep(Duration::from_millis(2)).await,
+                Ok(taken) => return lost || matches!(taken, TakenOver::Ended { .. } | TakenOver::NeverStarted),
+                Err(_) => (lost, ()) = (true, sleep(Duration::from_millis(2)).await),
             }
         }
     }

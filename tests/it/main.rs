@@ -17,6 +17,7 @@ mod filters;
 mod identity;
 mod instances;
 mod joining;
+mod known_failures;
 mod lifecycle;
 mod many_devices;
 mod passthrough;
