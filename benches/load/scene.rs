@@ -141,10 +141,13 @@ async fn watch(
     let mut watched = Watched { asked_ns: None, acked_ns: None, terminals: Vec::new(), tally: Tally::open() };
     let mut begun = false;
     let asked = async {
-        match cancel {
-            // Dropped without a word: nobody will ask.
-            Some(cancel) if cancel.await.is_ok() => {}
-            _ => std::future::pending().await,
+        let asked = match cancel {
+            Some(cancel) => cancel.await.is_ok(),
+            None => false,
+        };
+        // Dropped without a word: nobody will ask.
+        if !asked {
+            std::future::pending().await
         }
     };
     tokio::pin!(asked);
