@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::auth::Principal;
 use crate::cli::Exit;
 use crate::config::{Config, StoreUrl};
 use crate::control::Control;
-use crate::gateway::{Gateway, Settings};
+use crate::gateway::{Gateway, Settings, Writers};
 use crate::hub::{Hub, HubLimits};
 use crate::intercept::Interceptor;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
@@ -24,6 +25,7 @@ use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::Passthrough;
 use crate::run::{Runs, RunsSettings, StartQueued, keep_lease};
 use crate::server::{Manners, Peer, Router, serve};
+use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Fact, Metrics, StoreChanged, install_panic_hook};
 
@@ -125,6 +127,8 @@ pub async fn run(
     let runs = Runs::new(log.clone(), runs_settings(&config), metrics.clone());
     let tasks = TaskTracker::new();
     let limits = HubLimits { ring_bytes: config.limits.ring_bytes };
+    let farewells = TaskTracker::new();
+    let attendance = Attendance::new(log.clone(), farewells.clone());
     let (hub, attended) = Hub::new(log.clone(), limits, metrics.clone(), TaskTracker::new());
     let proxy = Passthrough::new(&config.upstream, config.server.trusted_proxies.clone(), Vec::new())?;
     let proxy = Arc::new(proxy);
@@ -136,9 +140,13 @@ pub async fn run(
         control,
         credentials: config.send.credentials.clone(),
         log: log.clone(),
+        writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
+        attendance: attendance.clone(),
+        publisher: Publisher::new(log.clone()),
+        principal: Principal::new(config.auth.principal.clone()),
         cors_origins: config.server.cors_origins.clone(),
         tasks: tasks.clone(),
         places: Arc::new(Semaphore::new(config.limits.sockets)),
@@ -162,6 +170,7 @@ pub async fn run(
     let (stop, stop_health) = (CancellationToken::new(), CancellationToken::new());
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };
     let lease = tokio::spawn(keep_lease(runs.clone(), attended));
+    let presence = tokio::spawn(attendance.keep());
     let watch = tokio::spawn(watch_store(log.clone(), metrics));
     let health = tokio::spawn({
         let admin = admin.clone();
@@ -191,6 +200,9 @@ pub async fn run(
     let _ = data.await;
     // The last answers may have begun runs, which end at once but have to say so.
     let _ = timeout(LAST_WORDS, runs.idle()).await;
+    presence.abort();
+    farewells.close();
+    let _ = timeout(LAST_WORDS, farewells.wait()).await;
     stop_health.cancel();
     lease.abort();
     watch.abort();

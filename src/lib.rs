@@ -5,7 +5,7 @@
 //! `proxy` to forward the request and sees an SSE answer, `sse` cuts the bytes into events, `run` appends them through
 //! `log`, `hub` learns of the new tail, `gateway` sends frames written by `wire`. `session` holds
 //! the words that all of them use. Beside the flow: `config`, `cli`, `telemetry`, `shutdown`,
-//! `admin`. Only `app` knows all parts.
+//! `admin`, `auth`. Only `app` knows all parts.
 
 pub mod server;
 
@@ -21,6 +21,8 @@ pub mod log;
 
 pub mod hub;
 
+pub mod sharing;
+
 pub mod gateway;
 
 pub mod control;
@@ -31,6 +33,7 @@ pub mod session;
 
 pub mod admin;
 pub mod app;
+pub mod auth;
 pub mod cli;
 pub mod config;
 mod json_pointer;

@@ -7,21 +7,24 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 19] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
     ("random", &[]),
     ("json_pointer", &[]),
     ("config", &["session"]),
+    ("auth", &["config", "server", "session"]),
     ("shutdown", &[]),
     ("telemetry", &["config", "log", "session"]),
     ("log", &["random", "session"]),
+    ("sharing", &["log", "random", "session"]),
     ("hub", &["log", "session", "telemetry"]),
     ("run", &["json_pointer", "log", "random", "server", "session", "sse", "telemetry"]),
     (
         "gateway",
         &[
+            "auth",
             "config",
             "control",
             "hub",
@@ -30,6 +33,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
             "run",
             "server",
             "session",
+            "sharing",
             "shutdown",
             "sse",
             "telemetry",
@@ -45,6 +49,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
         "intercept",
         &[
             "config",
+            "control",
             "gateway",
             "json_pointer",
             "log",
@@ -58,7 +63,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
         ],
     ),
     ("server", &["gateway", "intercept", "proxy", "wire"]),
-    ("admin", &["log", "run", "server", "shutdown", "telemetry", "wire"]),
+    ("admin", &["log", "run", "server", "session", "shutdown", "telemetry", "wire"]),
 ];
 
 /// Crates that a sans-I/O module may name.

@@ -10,12 +10,13 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::log::{Log, StoreHealth};
+use crate::log::{Log, StoreHealth, Unavailable};
 use crate::run::Runs;
 use crate::server::{Body, Problem, full};
+use crate::session::Subject;
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::{self, Metrics};
-use crate::wire::Code;
+use crate::wire::{Code, SessionLine, session_list};
 
 /// How long `/wait-for-drain` waits where no drain begins (the app's container restarts alone).
 const NO_DRAIN: Duration = Duration::from_secs(1);
@@ -56,7 +57,10 @@ impl Admin {
     /// The admin listener: `/sessions`, `/drain`.
     pub async fn admin(&self, request: Request<Incoming>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
-            (&Method::GET, "/sessions") => self.sessions().await.unwrap_or_else(Problem::into_response),
+            (&Method::GET, "/sessions") => {
+                let query = request.uri().query().unwrap_or_default();
+                self.sessions(query).await.unwrap_or_else(Problem::into_response)
+            }
             (&Method::POST, "/drain") => {
                 self.shutdown.begin();
                 document(StatusCode::ACCEPTED, &json!({"draining": true, "runs": self.runs.active()}))
@@ -97,9 +101,23 @@ impl Admin {
         }
     }
 
-    async fn sessions(&self) -> Result<Response<Body>, Problem> {
-        let rows = self.log.sessions(MAX_SESSIONS).await;
-        let rows = rows.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?;
+    /// Some of all sessions; with `?subject=DIGEST`, those of a subject, newest first.
+    async fn sessions(&self, query: &str) -> Result<Response<Body>, Problem> {
+        let unavailable = |error: Unavailable| Problem::new(Code::StoreUnavailable, error.to_string());
+        if let Some((_, subject)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "subject") {
+            let detail = "`subject` is 64 hexadecimal digits, as the store has it";
+            let subject = Subject::parse(&subject).ok_or_else(|| Problem::new(Code::BadRequest, detail))?;
+            let rows = self.log.sessions_of(&subject, MAX_SESSIONS, None).await.map_err(unavailable)?;
+            let lines = rows.iter().map(|row| SessionLine {
+                session: &row.used.session,
+                tail: row.tail,
+                created_ms: row.created_ms,
+                used_ms: row.used.ms,
+                active: row.active,
+            });
+            return Ok(document(StatusCode::OK, &session_list(lines, None)));
+        }
+        let rows = self.log.sessions(MAX_SESSIONS).await.map_err(unavailable)?;
         let sessions: Vec<_> = rows
             .iter()
             .map(

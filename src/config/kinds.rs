@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use http::Uri;
 
 use super::network::Network;
+use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule, json_pointer};
-use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat};
+use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
 use super::store_url::StoreUrl;
 use super::value::{Choice, Given, Kind, ListOf, quoted};
 
@@ -37,6 +38,12 @@ impl Choice for LogFormat {
 impl Choice for Ids {
     const FORM: &'static str = "auto|on|off";
     const NAMES: &'static [(&'static str, Self)] = &[("auto", Ids::Auto), ("on", Ids::On), ("off", Ids::Off)];
+}
+
+impl Choice for OnDisconnect {
+    const FORM: &'static str = "continue|cancel";
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)];
 }
 
 /// The backend's address.
@@ -272,6 +279,22 @@ impl Kind for Rule {
     }
 
     fn show(value: &SessionRule) -> String {
+        quoted(value)
+    }
+}
+
+/// What of a request is its principal.
+pub(super) struct Principal;
+
+impl Kind for Principal {
+    type Value = PrincipalRule;
+    const FORM: &'static str = "PRINCIPAL";
+
+    fn read(given: &Given) -> Result<PrincipalRule, String> {
+        PrincipalRule::parse(given.text("a principal")?)
+    }
+
+    fn show(value: &PrincipalRule) -> String {
         quoted(value)
     }
 }

@@ -4,8 +4,8 @@
 
 use super::call_kinds::{Call, CredentialPlace, Header, Steering, ValueOfEvents};
 use super::kinds::{
-    BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern, Rule,
-    StorePlace,
+    BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern,
+    Principal, Rule, StorePlace,
 };
 use super::settings::{Config, Route};
 use super::value::{Bytes, Count, Delay, Given, Kind, ListOf, ListenAddress, OneOf, OrNone, Span, Unset, YesNo};
@@ -168,6 +168,8 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
 
     "auth.mode", auth.mode, OneOf<crate::config::AuthMode>,
         "How callers are authenticated. This version has `none` alone: whoever reaches the data listener may read every session, so any other address than loopback needs --allow-open.", flag: "auth", short: "auth";
+    "auth.principal", auth.principal, ListOf<Principal>,
+        "What of a request says whose it is: `header:NAME` or `cookie:NAME`; the first that is there counts. Requests with the same value are one user, whose sessions a new device can list. Only a digest of it is kept. Empty: nobody has sessions of their own.";
 
     "send.headers", send.headers, ListOf<Header>,
         "Headers that a client may name in a `send`.";
@@ -235,6 +237,10 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
         "What `cancel` and `steer` need of a run's events: `NAME=json:/pointer` into their data; the first event that has it counts.";
     "credential", credential, Unset<CredentialPlace>,
         "The value of `Authorization` for runs that waited in the queue: their client may be gone, and its own credentials are never stored. Without it a client with credentials cannot queue.", example: "\"env:AGENT_AUTHORIZATION\"";
+    "on_disconnect", on_disconnect, OneOf<crate::config::OnDisconnect>,
+        "What it means that a run's caller has left before the end: nothing (`continue`), or that the run is to end (`cancel`), for clients whose only way to stop an answer is to close the connection. Subscribers of the session are not callers; who comes back with `Last-Event-ID` or the same `Idempotency-Key` is.";
+    "grace", grace, Delay,
+        "`on_disconnect = \"cancel\"`: how long the run waits for a caller to come back before it is cancelled. Clients that reconnect by themselves need some seconds (an EventSource waits 3 to 5); without a way to come back it only costs tokens.";
     "stall", stall, Span,
         "Silence of the upstream after which the run is said to be stalled.";
     "stall_limit", stall_limit, Span,
@@ -242,11 +248,10 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 };
 
 /// Options whose names are settled and that come with a later version.
-pub(super) const LATER: &[&str] =
-    &["store.ack", "store.encoding", "auth.principal", "auth.keys", "log.payloads", "dialect"];
+pub(super) const LATER: &[&str] = &["store.ack", "store.encoding", "auth.keys", "log.payloads", "dialect"];
 
 /// The same, of a route.
-pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "on_disconnect", "grace", "dialect", "resume"];
+pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "dialect", "resume"];
 
 /// The option with this path or short name.
 pub(super) fn find<C>(options: &'static [Opt<C>], name: &str) -> Option<&'static Opt<C>> {

@@ -163,11 +163,11 @@ fn check_path(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn header_name(text: &str) -> Result<HeaderName, String> {
+pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
     text.parse().map_err(|_| format!("`{text}` is not the name of a header"))
 }
 
-fn parameter_name(kind: &str, text: &str) -> Result<String, String> {
+pub(super) fn parameter_name(kind: &str, text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"=;,&".contains(&b)) {
         return Ok(text.into());
     }

@@ -10,6 +10,7 @@ use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 
 use super::calls::{CallTemplate, Credential, EventValue, SteerPolicy};
 use super::network::Network;
+use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule};
 use super::store_url::StoreUrl;
 use crate::session::BusyPolicy;
@@ -134,10 +135,12 @@ pub struct SendSettings {
 }
 
 /// Who may do what.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Auth {
     /// How callers are authenticated.
     pub mode: AuthMode,
+    /// Where a request says whose it is; the first that has a value wins.
+    pub principal: Vec<PrincipalRule>,
 }
 
 /// How callers are authenticated.
@@ -245,10 +248,24 @@ pub struct Route {
     pub values: Vec<EventValue>,
     /// The `Authorization` of queued runs, whose client may be gone when they begin.
     pub credential: Option<Credential>,
+    /// What it means that a run's callers have all left.
+    pub on_disconnect: OnDisconnect,
+    /// How long a run that is to end with its callers waits for one to come back.
+    pub grace: Duration,
     /// Silence of the upstream after which the run is said to be stalled.
     pub stall: Duration,
     /// Silence of the upstream after which the run has failed.
     pub stall_limit: Duration,
+}
+
+/// What it means for a run that its callers have all left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// Nothing: it goes on.
+    #[default]
+    Continue,
+    /// It is cancelled.
+    Cancel,
 }
 
 /// Whether direct callers get resumable SSE ids (`id: ss1.…`).
@@ -344,6 +361,12 @@ impl Default for Server {
     }
 }
 
+impl Default for Auth {
+    fn default() -> Self {
+        Auth { mode: AuthMode::None, principal: vec![PrincipalRule::Header(http::header::AUTHORIZATION)] }
+    }
+}
+
 impl Default for LogSettings {
     fn default() -> Self {
         LogSettings { format: LogFormat::Auto, level: "info".into() }
@@ -399,6 +422,8 @@ impl Route {
             cancel: None,
             values: Vec::new(),
             credential: None,
+            on_disconnect: OnDisconnect::default(),
+            grace: Duration::ZERO,
             stall: Duration::from_secs(120),
             stall_limit: Duration::from_secs(15 * 60),
         }

@@ -13,10 +13,10 @@ use tokio::time::timeout;
 use crate::config::{CallTemplate, Route, SteerPolicy};
 use crate::control::Client;
 use crate::control::request::Sendable;
-use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough};
+use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, tell_run};
 use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
 use crate::server::{Body, BodyError, Peer, empty, full};
-use crate::session::SessionId;
+use crate::session::{RunId, SessionId};
 
 /// How long the upstream may take over a call beside a run's stream.
 const SIDE_CALL_WITHIN: Duration = Duration::from_secs(5);
@@ -58,17 +58,32 @@ impl Calls {
     }
 }
 
-/// The call that begins a run.
-pub(super) fn call(proxy: Arc<Passthrough>, sendable: Sendable, credentials: HeaderMap) -> Call {
-    Box::new(move || Box::pin(async move { exchange(&proxy, sendable, &credentials).await }))
+/// The call that begins `run` of `session`.
+pub(super) fn call(
+    proxy: Arc<Passthrough>,
+    sendable: Sendable,
+    credentials: HeaderMap,
+    session: &SessionId,
+    run: &RunId,
+) -> Call {
+    let (session, run) = (session.clone(), run.clone());
+    Box::new(move || Box::pin(async move { exchange(&proxy, sendable, &credentials, &session, &run).await }))
 }
 
-async fn exchange(proxy: &Passthrough, sendable: Sendable, credentials: &HeaderMap) -> Result<Answer, CallFailed> {
+async fn exchange(
+    proxy: &Passthrough,
+    sendable: Sendable,
+    credentials: &HeaderMap,
+    session: &SessionId,
+    run: &RunId,
+) -> Result<Answer, CallFailed> {
     let (peer, method, path) = (sendable.peer, sendable.method.clone(), sendable.path().to_owned());
-    let request = proxy.prepare(sendable.request(credentials), peer, AcceptEncoding::Identity).map_err(|problem| {
-        tracing::warn!(code = %problem.code, detail = problem.detail, "a sent request cannot be forwarded");
-        CallFailed { reason: "request_invalid" }
-    })?;
+    let mut request =
+        proxy.prepare(sendable.request(credentials), peer, AcceptEncoding::Identity).map_err(|problem| {
+            tracing::warn!(code = %problem.code, detail = problem.detail, "a sent request cannot be forwarded");
+            CallFailed { reason: "request_invalid" }
+        })?;
+    tell_run(request.headers_mut(), session, run);
     let (head, body) = proxy
         .send(request)
         .await

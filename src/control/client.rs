@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 use crate::server::Peer;
+use crate::session::Subject;
 
 /// Fields by which the upstream learns where a request came from; they say nothing secret.
 const CONTEXT: [HeaderName; 5] = [
@@ -29,6 +30,8 @@ pub struct Client {
     pub credentials: HeaderMap,
     /// The path that its `send` goes to where it names none.
     pub path: Option<String>,
+    /// Whose it is, where its request says so.
+    pub subject: Option<Subject>,
 }
 
 impl Client {
@@ -43,7 +46,7 @@ impl Client {
     ) -> Self {
         let (context, mut credentials) = (fields(headers, &CONTEXT), fields(headers, credentials));
         credentials.values_mut().for_each(|value| value.set_sensitive(true));
-        Client { name, peer, context, credentials, path }
+        Client { name, peer, context, credentials, path, subject: None }
     }
 
     /// Who asks, for terminals and receipts: a JSON object.

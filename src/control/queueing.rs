@@ -49,7 +49,9 @@ impl StartQueued for Control {
             };
             let route = self.routes.of(&sendable.method, sendable.path()).clone();
             let credentials = if vouched { service(&route) } else { HeaderMap::new() };
-            let begin = Begin { session, run: &run, key, parent: None, sendable, route, credentials };
+            // Its session was bound when it began to wait.
+            let (parent, subject) = (None, None);
+            let begin = Begin { session, run: &run, key, parent, sendable, route, credentials, subject };
             let until = Instant::now() + START_WITHIN;
             let opened = loop {
                 match self.open(&begin, OnBusy::Parallel) {

@@ -16,7 +16,7 @@ use crate::control::{Calls, Client, Control, calling};
 use crate::log::{Bounds, CancelTarget, Claim, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
 use crate::run::{RunSpec, Started, Tagging};
 use crate::server::Problem;
-use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId};
+use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject};
 use crate::telemetry::{Fact, RunStarted};
 use crate::wire::{Code, Outcome, SendRun, Sent};
 
@@ -33,6 +33,8 @@ pub(super) struct Begin<'a> {
     pub(super) route: Arc<Route>,
     /// What goes with the request and is kept nowhere.
     pub(super) credentials: HeaderMap,
+    /// Whose it is.
+    pub(super) subject: Option<Subject>,
 }
 
 impl Control {
@@ -55,7 +57,11 @@ impl Control {
         };
         let mut run = RunId::from_random(crate::random::u128());
         if let Some(key) = &send.key {
-            let scope = send.session.as_ref().map_or("", SessionId::as_str);
+            // Keys belong to a session, or where it is new to whoever sends.
+            let scope = match (&send.session, &client.subject) {
+                (Some(session), _) => format!("session {session}"),
+                (None, subject) => format!("subject {}", subject.as_ref().map_or("", Subject::as_str)),
+            };
             let earlier = self.claim(&format!("send\n{scope}\n{key}"), &session, &run, &sendable.digest()).await?;
             if let Some((theirs, its_run)) = earlier {
                 (session, run) = (theirs, its_run);
@@ -65,9 +71,9 @@ impl Control {
                 // Whoever had the key first has not opened the run, and may never do so.
             }
         }
-        let credentials = client.credentials.clone();
+        let (credentials, subject) = (client.credentials.clone(), client.subject.clone());
         let (key, parent) = (send.key, send.parent);
-        let begin = Begin { session: &session, run: &run, key, parent, sendable, route, credentials };
+        let begin = Begin { session: &session, run: &run, key, parent, sendable, route, credentials, subject };
         match on_busy {
             BusyPolicy::Parallel => self.begin(&begin, OnBusy::Parallel, Vec::new()).await,
             BusyPolicy::Reject => self.begin(&begin, OnBusy::Reject, Vec::new()).await,
@@ -82,9 +88,13 @@ impl Control {
 
     /// Opens the run; its owner calls the upstream then. `None`: this instance has a run of this id.
     pub(super) fn open(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Option<oneshot::Receiver<Opened>> {
-        let Begin { session, run, key, parent, sendable, route, credentials } = begin;
-        let started =
-            Started { method: sendable.method.to_string(), path: sendable.path().to_owned(), ..Started::default() };
+        let Begin { session, run, key, parent, sendable, route, credentials, subject } = begin;
+        let started = Started {
+            method: sendable.method.to_string(),
+            path: sendable.path().to_owned(),
+            parent: parent.as_ref().map(RunId::to_string),
+            ..Started::default()
+        };
         let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
         record.source.clone_from(&sendable.source);
         let mut headers = sendable.headers.clone();
@@ -100,14 +110,16 @@ impl Control {
             key: key.clone(),
             route: route.pattern.to_string().into(),
             on_busy,
+            subject: subject.clone(),
             values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
             on_cancel: calls.cancel,
             steer: calls.steer,
             ids: Tagging::Off,
+            grace: None,
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        self.runs.open(spec, calling::call(self.proxy.clone(), sendable.clone(), credentials.clone()))
+        self.runs.open(spec, calling::call(self.proxy.clone(), sendable.clone(), credentials.clone(), session, run))
     }
 
     /// Opens the run and says what became of it.

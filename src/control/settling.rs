@@ -49,7 +49,7 @@ impl Control {
                             }
                         }
                     }
-                    Ok(Delivery::Live(_)) => {}
+                    Ok(Delivery::Live(_) | Delivery::News(_) | Delivery::Whole(_)) => {}
                     // What was missed is looked up.
                     Ok(Delivery::Gap(_)) => break,
                     Ok(Delivery::Erased) | Err(_) => return Ok(ended),

@@ -113,7 +113,7 @@ impl Control {
         loop {
             let items = match timeout_at(deadline, cursor.next()).await.map_err(|_| unconfirmed())? {
                 Delivery::Items(items) => items,
-                Delivery::Live(_) => continue,
+                Delivery::Live(_) | Delivery::News(_) | Delivery::Whole(_) => continue,
                 Delivery::Gap(_) | Delivery::Erased => return Err(unconfirmed()),
             };
             for record in items.iter().map(|item| &item.entry().record).filter(|r| r.run.as_ref() == Some(&run)) {

@@ -8,7 +8,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::gateway::{Gateway, control, run_stream, sse};
+use crate::gateway::{Gateway, control, listing, run_stream, sse, writing};
 use crate::log::{Bounds, Unavailable};
 use crate::server::{Body, Peer, Problem, empty, full};
 use crate::session::{RunId, SessionId};
@@ -42,15 +42,17 @@ async fn route(
     path: &str,
 ) -> Result<Response<Body>, Problem> {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let (method, uri) = (request.method(), request.uri());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     match (method.as_str(), segments.as_slice()) {
+        ("GET", ["v1", "sessions"]) => listing::list(gateway, &uri, request.headers()).await,
         ("GET", ["v1", "sessions", session]) => describe(gateway, &id(session)?).await,
         ("DELETE", ["v1", "sessions", session]) => erase(gateway, &id(session)?).await,
         ("GET", ["v1", "sessions", session, "events"]) => {
-            sse::events(gateway, &id(session)?, uri, request.headers()).await
+            sse::events(gateway, &id(session)?, &uri, request.headers()).await
         }
+        ("POST", ["v1", "sessions", session, "events"]) => writing::write(gateway, id(session)?, request).await,
         ("GET", ["v1", "sessions", session, "runs", run, "stream"]) => {
-            run_stream::stream_of(gateway, &id(session)?, run, uri).await
+            run_stream::stream_of(gateway, &id(session)?, run, &uri).await
         }
         ("GET", ["v1", "sessions", session, "queue"]) => control::queue(gateway, &id(session)?).await,
         ("DELETE", ["v1", "sessions", session, "queue", key]) => {
@@ -65,10 +67,14 @@ async fn route(
         }
         ("GET", ["v1", "runs", run]) => find_run(gateway, run).await,
         (_, ["v1", "sessions", _]) => Ok(not_allowed("GET, DELETE")),
-        (_, ["v1", "sessions", _, "events"] | ["v1", "runs", _] | ["v1", "sessions", _, "runs", _, "stream"]) => {
-            Ok(not_allowed("GET"))
-        }
-        (_, ["v1", "sessions", _, "queue"]) => Ok(not_allowed("GET")),
+        (_, ["v1", "sessions", _, "events"]) => Ok(not_allowed("GET, POST")),
+        (
+            _,
+            ["v1", "sessions"]
+            | ["v1", "sessions", _, "queue"]
+            | ["v1", "runs", _]
+            | ["v1", "sessions", _, "runs", _, "stream"],
+        ) => Ok(not_allowed("GET")),
         (_, ["v1", "sessions", _, "queue", _]) => Ok(not_allowed("DELETE")),
         (_, ["v1", "sessions", _, "runs"] | ["v1", "sessions", _, "runs", _, "cancel" | "steer"]) => {
             Ok(not_allowed("POST"))
@@ -152,7 +158,10 @@ fn preflight() -> Response<Body> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
-    let allowed = HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID, Sidestream-Client");
+    let allowed = HeaderValue::from_static(
+        "Authorization, Content-Type, Last-Event-ID, Sidestream-Client, Sidestream-Source, Sidestream-Run, Sidestream-Parent-Run, Producer-Id, \
+         Producer-Epoch, Producer-Seq",
+    );
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response

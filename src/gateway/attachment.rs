@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::hub::{Cursor, Delivery, Item};
+use crate::hub::{Cursor, Delivery, Item, News, NewsItem, Whole};
+use crate::log::{Present, ReadCursor, User};
 use crate::session::{Entry, Offset, RunId, SessionId};
-use crate::wire::{Attach, ServerMessage, entry_frame, with_field};
+use crate::wire::{
+    Attach, Change, Here, ServerMessage, entry_frame, ephemeral_frame, presence_frame, present_frame, read_frame,
+    with_field,
+};
 
 /// A filtered subscriber is told where it is after so many entries that were not for it.
 const SKIPPED_ENTRIES: u64 = 1_000;
@@ -15,6 +19,8 @@ const SKIPPED_ENTRIES: u64 = 1_000;
 pub(super) struct Attachment {
     cursor: Cursor,
     filter: Filter,
+    /// Whose read cursor it is told of.
+    user: Option<User>,
     /// The last offset that the client can know.
     told: Offset,
     told_at: Instant,
@@ -52,7 +58,14 @@ impl Filter {
 impl Attachment {
     /// A subscription that begins after `offset`.
     pub(super) fn new(cursor: Cursor, filter: Filter, offset: Offset) -> Self {
-        Attachment { cursor, filter, told: offset, told_at: Instant::now() }
+        Attachment { cursor, filter, user: None, told: offset, told_at: Instant::now() }
+    }
+
+    /// All that the devices of the session share; from now on it is told what is new of it, for the
+    /// devices of `user`.
+    pub(super) fn share(&mut self, user: Option<User>) -> Whole {
+        self.user = user;
+        self.cursor.share()
     }
 
     /// Which session.
@@ -98,6 +111,16 @@ impl Attachment {
                 each(gap.to, FrameText::Note("gap", ServerMessage::Gap { session, gap: *gap, filtered }.encode()));
                 self.told = gap.to;
             }
+            Delivery::News(news) => news.iter().for_each(|item| self.news(item, &mut each)),
+            Delivery::Whole(whole) => {
+                let session = self.cursor.session();
+                let present = present_frame(session, whole.present.iter().map(here));
+                each(self.told, FrameText::Note("presence", present));
+                if let Some(cursor) = own_cursor(whole, self.user.as_ref()) {
+                    let read = read_frame(session, &cursor.client, cursor.offset);
+                    each(self.told, FrameText::Note("read", read));
+                }
+            }
             Delivery::Erased => {
                 let erased = ServerMessage::Erased { session: self.cursor.session() };
                 each(self.told, FrameText::Note("erased", erased.encode()));
@@ -106,6 +129,21 @@ impl Attachment {
         if self.told != told {
             self.told_at = Instant::now();
         }
+    }
+
+    fn news(&self, item: &NewsItem, each: &mut impl FnMut(Offset, FrameText<'_>)) {
+        if matches!(item.news(), News::Read(cursor) if self.user.as_ref() != Some(&cursor.user)) {
+            return;
+        }
+        let session = self.cursor.session();
+        let frame = item.frame(|news| match news {
+            News::Joined(client) => presence_frame(session, here(client), Change::Join),
+            News::Changed(client) => presence_frame(session, here(client), Change::State),
+            News::Left(client) => presence_frame(session, here(client), Change::Leave),
+            News::Read(cursor) => read_frame(session, &cursor.client, cursor.offset),
+            News::Said(said) => ephemeral_frame(session, &said.client, said.event.as_deref(), &said.data),
+        });
+        each(self.told, FrameText::Shared(frame));
     }
 
     fn item(&mut self, item: &Item, each: &mut impl FnMut(Offset, FrameText<'_>)) {
@@ -138,6 +176,16 @@ impl Attachment {
         self.told = offset;
         text
     }
+}
+
+/// A client as the protocol has it.
+pub(super) fn here(client: &Present) -> Here<'_> {
+    Here { connection: &client.connection, client: &client.client, state: &client.state }
+}
+
+/// How far `user` has read.
+pub(super) fn own_cursor<'a>(whole: &'a Whole, user: Option<&User>) -> Option<&'a ReadCursor> {
+    whole.cursors.iter().find(|cursor| Some(&cursor.user) == user)
 }
 
 /// A frame's text: shared by all subscribers, or this subscriber's own.

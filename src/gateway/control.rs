@@ -4,20 +4,17 @@
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use crate::control::{Client, Control};
-use crate::gateway::Gateway;
 use crate::gateway::api::document;
+use crate::gateway::{Caller, Gateway};
 use crate::server::{Body, Peer, Problem};
-use crate::session::{RunId, SessionId};
+use crate::session::SessionId;
 use crate::wire::{Cancel, Code, Outcome, RunName, SendRun, Sent, Steer, Target};
-
-/// By which a client names itself.
-const CLIENT: HeaderName = HeaderName::from_static("sidestream-client");
 
 /// `POST /sessions/{s}/runs`: `202` when the run is there or waits, `200` when it was there.
 pub(super) async fn send(
@@ -112,19 +109,10 @@ fn run_name(run: &str) -> Result<RunName, Problem> {
     RunName::parse(run).map_err(|error| Problem::new(Code::BadRequest, error))
 }
 
-/// Who asks: by the name that it gives itself, else by one of ours.
+/// Who asks.
 fn client(gateway: &Gateway, request: &Request<Incoming>, peer: Peer) -> Result<Client, Problem> {
-    let name = match request.headers().get(CLIENT) {
-        // The alphabet of ids: it appears in keys and on other devices.
-        Some(name) => {
-            let name = name.to_str().ok().and_then(|name| RunId::parse(name).ok());
-            let wrong =
-                || Problem::new(Code::BadRequest, "Sidestream-Client is 1 to 128 characters of A-Z a-z 0-9 . _ -");
-            name.ok_or_else(wrong)?.to_string()
-        }
-        None => format!("{:016x}", crate::random::u64()),
-    };
-    Ok(Client::new(name.into(), peer, request.headers(), &gateway.credentials, None))
+    let caller = Caller::of(&gateway.principal, request.uri(), request.headers())?;
+    Ok(caller.requester(gateway, peer, request.headers(), None))
 }
 
 /// The body, which is JSON of at most the size of a message.

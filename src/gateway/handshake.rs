@@ -10,12 +10,11 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::control::Client;
-use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::ws::{self, SUBPROTOCOL};
+use crate::gateway::{Caller, Gateway};
 use crate::server::{Body, Peer, Problem, empty};
-use crate::session::{After, RunId};
+use crate::session::After;
 use crate::wire::{Attach, Code};
 
 /// Answers a request for a WebSocket: `101`, and the connection is served from then on; or a
@@ -31,16 +30,17 @@ pub fn upgrade(
     let key = handshake_key(&request)?;
     check_origin(gateway, request.headers())?;
     let first = first_attach(request.uri())?;
+    let caller = Caller::of(&gateway.principal, request.uri(), request.headers())?;
     let Some(place) = gateway.place() else {
         return Err(Problem::new(Code::TooMany, "this instance has all the sockets that it may have; try again later"));
     };
-    let client = named_client(gateway, &request, peer, path)?;
+    let client = caller.requester(gateway, peer, request.headers(), path);
     let chosen = offers(request.headers()).any(|offer| offer == SUBPROTOCOL);
     let upgraded = hyper::upgrade::on(&mut request);
     let gateway = gateway.clone();
     gateway.tasks.clone().spawn(async move {
         match upgraded.await {
-            Ok(io) => ws::serve(TokioIo::new(io), gateway, client, first).await,
+            Ok(io) => ws::serve(TokioIo::new(io), gateway, caller, client, first).await,
             Err(error) => tracing::debug!(%error, "the client left during the handshake"),
         }
         drop(place);
@@ -55,23 +55,6 @@ pub fn upgrade(
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     Ok(response)
-}
-
-/// Who connects: by the name that it gives itself, else by one of ours.
-fn named_client(
-    gateway: &Gateway,
-    request: &Request<Incoming>,
-    peer: Peer,
-    path: Option<String>,
-) -> Result<Client, Problem> {
-    let name = match Query::of(request.uri()).text("client") {
-        // The alphabet of ids: it appears in keys and on other devices.
-        Some(name) => {
-            RunId::parse(name).map_err(|e| Problem::new(Code::BadRequest, format!("`client`: {e}")))?.to_string()
-        }
-        None => format!("{:016x}", crate::random::u64()),
-    };
-    Ok(Client::new(name.into(), peer, request.headers(), &gateway.credentials, path))
 }
 
 fn handshake_key(request: &Request<Incoming>) -> Result<HeaderValue, Problem> {

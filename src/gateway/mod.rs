@@ -6,15 +6,21 @@
 
 pub mod api;
 mod attachment;
+mod caller;
 mod control;
 pub mod demo;
 pub mod handshake;
+mod listing;
 mod pages;
 mod query;
 pub mod run_stream;
+mod sharing;
 mod socket;
 pub mod sse;
+mod writing;
 pub mod ws;
+
+pub use caller::Caller;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +29,16 @@ use http::HeaderName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use crate::auth::Principal;
 use crate::config::Config;
 use crate::control::Control;
 use crate::hub::Hub;
 use crate::log::Log;
+use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
+
+pub use writing::Writers;
 
 /// What all connections of the gateway share.
 pub struct Gateway {
@@ -40,12 +50,20 @@ pub struct Gateway {
     pub credentials: Vec<HeaderName>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
+    /// What agents that write directly need.
+    pub writers: Writers,
     /// Bounds and manners.
     pub settings: Settings,
     /// When to leave.
     pub shutdown: Shutdown,
     /// Counters.
     pub metrics: Metrics,
+    /// Who is here through this instance.
+    pub attendance: Arc<Attendance>,
+    /// The producer of what clients publish.
+    pub publisher: Publisher,
+    /// Where a request says whose it is.
+    pub principal: Principal,
     /// Origins that may use our own routes from a browser.
     pub cors_origins: Vec<String>,
     /// The connections, for the shutdown to wait for.

@@ -105,7 +105,9 @@ async fn head_of(
     started: Offset,
 ) -> Result<Started, Problem> {
     let entry = gateway.log.entry(session, started).await.map_err(unavailable)?;
-    let head = entry.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
+    // Where the beginning is trimmed nobody knows; what is left of the run can still be read.
+    let Some(entry) = entry else { return Ok(Started::default()) };
+    let head = Started::parse(&entry.record.data);
     if head.status != 0 {
         return Ok(head);
     }
@@ -118,7 +120,7 @@ async fn head_of(
         };
         let items = match delivery {
             Delivery::Items(items) => items,
-            Delivery::Live(_) => continue,
+            Delivery::Live(_) | Delivery::News(_) | Delivery::Whole(_) => continue,
             Delivery::Gap(gap) => return Err(gone(&gap)),
             Delivery::Erased => return Err(Problem::new(Code::NotFound, "the session was erased")),
         };
@@ -210,6 +212,8 @@ impl Reader {
                 // What was there is sent; the head must not wait for what is to come.
                 Delivery::Live(_) => return Next::Chunk(Bytes::new()),
                 Delivery::Gap(gap) => return Next::Gap(gap),
+                // It did not ask for them.
+                Delivery::News(_) | Delivery::Whole(_) => {}
                 Delivery::Erased => return Next::End(Err("the session was erased")),
             }
         }

@@ -17,9 +17,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::control::{Client, Control};
-use crate::gateway::Gateway;
-use crate::gateway::attachment::{Attachment, Filter, FrameText};
+use crate::gateway::attachment::{Attachment, Filter, FrameText, here, own_cursor};
+use crate::gateway::sharing::{Shares, Sharing};
 use crate::gateway::socket::{Happened, Socket};
+use crate::gateway::{Caller, Gateway};
 use crate::hub::{Delivery, NoSession, Subscription};
 use crate::log::StoreHealth;
 use crate::server::Problem;
@@ -64,7 +65,9 @@ type Steps = FuturesUnordered<Abortable<BoxFuture<'static, Step>>>;
 
 struct Connection<S> {
     gateway: Arc<Gateway>,
+    caller: Caller,
     client: Arc<Client>,
+    sharing: Sharing,
     socket: Socket<S>,
     steps: Steps,
     attached: HashMap<SessionId, AbortHandle>,
@@ -78,15 +81,18 @@ struct Connection<S> {
     store_up: bool,
 }
 
-/// Serves one upgraded connection until it ends. `first` is the session named in its URL.
-pub async fn serve<S>(io: S, gateway: Arc<Gateway>, client: Client, first: Option<Attach>)
+/// Serves one upgraded connection of `caller` until it ends; `client` is what is needed to make requests
+/// for it. `first` is the session named in its URL.
+pub async fn serve<S>(io: S, gateway: Arc<Gateway>, caller: Caller, client: Client, first: Option<Attach>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let _counted = gateway.metrics.socket();
     let socket = Socket::new(io, gateway.settings.message_bytes).await;
     let connection = Connection {
+        sharing: Sharing::new(gateway.clone(), caller.clone()),
         gateway,
+        caller,
         client: Arc::new(client),
         socket,
         steps: FuturesUnordered::new(),
@@ -103,9 +109,9 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     async fn run(mut self, first: Option<Attach>) {
         let heartbeat = self.gateway.settings.heartbeat;
-        let connection = format!("{:016x}", crate::random::u64());
+        let connection = self.caller.connection.clone();
         self.say(&ServerMessage::Welcome {
-            connection: &connection,
+            connection: connection.as_str(),
             heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
             max_message_bytes: self.gateway.settings.message_bytes,
         });
@@ -183,12 +189,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             ClientMessage::Detach { session } => match self.attached.remove(&session) {
                 Some(handle) => {
                     handle.abort();
+                    self.sharing.leave(&session);
                     self.say(&ServerMessage::Ack { reference: reference.as_ref(), outcome: None });
                 }
                 None => {
                     self.error(reference.as_ref(), Some(&session), Code::NotFound, "this socket is not attached to it")
                 }
             },
+            ClientMessage::Publish(publish) => self.share(Shares::Publish(publish), reference),
+            ClientMessage::Presence(presence) => {
+                let attached = self.attached.contains_key(&presence.session);
+                self.share(Shares::Presence(presence, attached), reference);
+            }
+            ClientMessage::Read(read) => self.share(Shares::Read(read), reference),
             ClientMessage::Ping => self.say(&ServerMessage::Pong { reference: reference.as_ref() }),
             ClientMessage::Pong => {}
             ClientMessage::Send(send) => {
@@ -206,28 +219,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
+    /// Shares what the client asks to; the answer comes when it is done.
+    fn share(&mut self, shares: Shares, reference: Option<Reference>) {
+        if self.may_ask(reference.as_ref()) {
+            let answer = self.sharing.answer(shares, reference);
+            self.answer_later(answer);
+        }
+    }
+
     /// Does what the client asks, and answers when it is done. It is done even if the socket closes.
     fn ask<F>(&mut self, reference: Option<Reference>, work: impl FnOnce(Arc<Control>, Arc<Client>) -> F)
     where
         F: Future<Output = Result<Outcome, Problem>> + Send + 'static,
     {
-        if self.asked >= ASKED {
-            let message = "too many of this socket's messages wait for their answers";
-            return self.error(reference.as_ref(), None, Code::TooMany, message);
+        if !self.may_ask(reference.as_ref()) {
+            return;
         }
-        self.asked += 1;
         let work = tokio::spawn(work(self.gateway.control.clone(), self.client.clone()));
-        let answer: BoxFuture<'static, Step> = Box::pin(async move {
+        self.answer_later(Box::pin(async move {
             let done = work.await.unwrap_or_else(|defect| Err(Problem::new(Code::Internal, defect.to_string())));
             let reference = reference.as_ref();
-            Step::Answer(match &done {
+            match &done {
                 Ok(outcome) => ServerMessage::Ack { reference, outcome: Some(outcome) }.encode(),
                 Err(problem) => {
                     let (code, message) = (problem.code, &*problem.detail);
                     ServerMessage::Error { reference, session: None, code, message }.encode()
                 }
-            })
-        });
+            }
+        }));
+    }
+
+    /// Whether one more message may wait for its answer; refuses it where not.
+    fn may_ask(&mut self, reference: Option<&Reference>) -> bool {
+        let may = self.asked < ASKED;
+        if may {
+            self.asked += 1;
+        } else {
+            let message = "too many of this socket's messages wait for their answers";
+            self.error(reference, None, Code::TooMany, message);
+        }
+        may
+    }
+
+    fn answer_later(&mut self, answer: BoxFuture<'static, String>) {
+        let answer: BoxFuture<'static, Step> = Box::pin(async move { Step::Answer(answer.await) });
         self.steps.push(Abortable::new(answer, AbortHandle::new_pair().1));
     }
 
@@ -262,16 +297,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Ok(Step::Subscribed(asked, outcome)) => match outcome {
                 Ok(subscription) => {
                     let Asked { attach, reference } = *asked;
+                    let Subscription { cursor, offset, tail, active } = subscription;
+                    let mut attachment = Attachment::new(cursor, Filter::of(&attach), offset);
+                    let user = self.caller.user();
+                    let whole = attachment.share(user.clone());
+                    let present: Vec<_> = whole.present.iter().map(here).collect();
                     self.say(&ServerMessage::Attached {
                         reference: reference.as_ref(),
                         session: &attach.session,
-                        offset: subscription.offset,
-                        tail: subscription.tail,
-                        runs: &subscription.active,
-                        replaying: subscription.offset.seq < subscription.tail.seq,
+                        offset,
+                        tail,
+                        runs: &active,
+                        present: &present,
+                        read: own_cursor(&whole, user.as_ref()).map(|cursor| cursor.offset),
+                        replaying: offset.seq < tail.seq,
                     });
-                    let filter = Filter::of(&attach);
-                    self.follow(attach.session, Attachment::new(subscription.cursor, filter, subscription.offset));
+                    self.follow(attach.session, attachment);
                     None
                 }
                 Err(error) => self.refused(&asked.attach, asked.reference.as_ref(), &error),
@@ -282,6 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 let session = attachment.session().clone();
                 if matches!(delivery, Delivery::Erased) {
                     self.attached.remove(&session);
+                    self.sharing.leave(&session);
                 } else if self.attached.contains_key(&session) {
                     self.follow(session, *attachment);
                 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::hub::board::Behind;
 use crate::hub::follower::{Followed, Phase, Signal};
-use crate::hub::{Hub, Item, pages, ring};
+use crate::hub::{Hub, Item, NewsItem, Whole, pages, ring};
 use crate::session::{Gap, GapReason, Offset, SessionId};
 use crate::telemetry::{Fact, GapTold, Held, RingRead};
 
@@ -29,6 +30,10 @@ pub enum Delivery {
     Gap(Gap),
     /// The session was erased; nothing follows.
     Erased,
+    /// What is new beside the entries; only to who asked for it.
+    News(Vec<Arc<NewsItem>>),
+    /// The same, all of it as it is now: the subscriber was too far behind for the news.
+    Whole(Whole),
 }
 
 /// A position in a session.
@@ -39,6 +44,10 @@ pub struct Cursor {
     at: Offset,
     replay_to: Offset,
     live: bool,
+    /// The number of the next news that it wants.
+    news: Option<u64>,
+    /// The last delivery was of news: entries are next, if there are any.
+    news_were_last: bool,
     _counted: Held,
 }
 
@@ -46,7 +55,17 @@ impl Cursor {
     pub(super) fn new(hub: Arc<Hub>, followed: Arc<Followed>) -> Self {
         let counted = hub.metrics.subscriber();
         let signal = followed.signal();
-        Cursor { hub, followed, signal, at: Offset::ZERO, replay_to: Offset::ZERO, live: false, _counted: counted }
+        Cursor {
+            hub,
+            followed,
+            signal,
+            at: Offset::ZERO,
+            replay_to: Offset::ZERO,
+            live: false,
+            news: None,
+            news_were_last: false,
+            _counted: counted,
+        }
     }
 
     pub(super) fn at(mut self, at: Offset, replay_to: Offset) -> Self {
@@ -73,6 +92,14 @@ impl Cursor {
         offset.seq <= self.replay_to.seq
     }
 
+    /// All that the devices of the session share beside its entries. From now on the deliveries tell
+    /// what is new of it.
+    pub fn share(&mut self) -> Whole {
+        let (whole, next) = self.followed.whole();
+        self.news = Some(next);
+        whole
+    }
+
     /// Waits for the next delivery. Cancel-safe: a delivery that was not returned did not happen.
     pub async fn next(&mut self) -> Delivery {
         loop {
@@ -80,11 +107,20 @@ impl Cursor {
             if phase == Phase::Erased {
                 return Delivery::Erased;
             }
+            if !self.news_were_last
+                && let Some(delivery) = self.take_news()
+            {
+                self.news_were_last = true;
+                return delivery;
+            }
+            let news_were_last = std::mem::take(&mut self.news_were_last);
             match self.followed.ahead(self.at, DELIVERY_WEIGHT) {
                 ring::Ahead::Items(items) => {
                     RingRead::Hit.emit(&self.hub.metrics);
                     return self.deliver(items);
                 }
+                // There may be more news.
+                ring::Ahead::Tail if self.live && news_were_last => {}
                 ring::Ahead::Tail if self.live => self.wait().await,
                 // Also where the log went back behind what was its tail when we came.
                 ring::Ahead::Tail => return self.now_live(),
@@ -95,6 +131,17 @@ impl Cursor {
                 }
             }
         }
+    }
+
+    fn take_news(&mut self) -> Option<Delivery> {
+        let (behind, next) = self.followed.news(self.news?);
+        let delivery = match behind {
+            Behind::Nothing => return None,
+            Behind::News(news) => Delivery::News(news),
+            Behind::TooFar => return Some(Delivery::Whole(self.share())),
+        };
+        self.news = Some(next);
+        Some(delivery)
     }
 
     /// Reads from the log, behind the ring.

@@ -8,9 +8,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::hub::active;
+use crate::hub::board::{Behind, Board, Whole};
 use crate::hub::ring::{Ahead, Pushed, Ring};
 use crate::hub::{Hub, Item};
-use crate::log::{Bounds, Following, GapReason, PageLimits, Push, Read, Unavailable};
+use crate::log::{Bounds, Following, GapReason, Note, PRESENCE_LEASE, PageLimits, Push, Read, Unavailable};
 use crate::session::{ActiveRun, Entry, Offset, Record, RunState, SessionId};
 
 /// How long a session stays followed without a subscriber: a client that reconnects finds the
@@ -27,6 +29,8 @@ const CHECK_QUIET: Duration = Duration::from_secs(20);
 /// Pause between attempts while the store does not answer.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How much later than a lease ends it is looked for: the store's clock decides.
+const AFTER_LEASE: Duration = Duration::from_millis(50);
 /// How often the active runs of a session are looked after, however many subscribe.
 const ATTEND_EVERY: Duration = Duration::from_secs(5);
 
@@ -69,6 +73,9 @@ struct State {
     ring: Ring,
     exists: bool,
     active: Vec<ActiveRun>,
+    board: Board,
+    /// When the first lease of who is here ends, as far as it is known.
+    lease_ends: Option<Instant>,
     attended: Option<Instant>,
     attend_again: bool,
 }
@@ -82,8 +89,7 @@ pub(super) struct View {
 
 impl Followed {
     pub(super) fn new(session: SessionId, number: u64, ring_bytes: usize) -> Self {
-        let ring = Ring::new(Offset::ZERO, ring_bytes);
-        let state = State { ring, exists: false, active: Vec::new(), attended: None, attend_again: false };
+        let state = State::new(Ring::new(Offset::ZERO, ring_bytes));
         let signal = watch::Sender::new(Signal { phase: Phase::Starting, version: 0 });
         Followed {
             session,
@@ -124,6 +130,17 @@ impl Followed {
 
     pub(super) fn ahead(&self, at: Offset, max_bytes: usize) -> Ahead {
         self.lock().ring.after(at, max_bytes)
+    }
+
+    /// All that the devices of the session share, and the number of the news that come after.
+    pub(super) fn whole(&self) -> (Whole, u64) {
+        self.lock().board.whole()
+    }
+
+    /// The news that a subscriber has not had whose next is number `from`, and the next after them.
+    pub(super) fn news(&self, from: u64) -> (Behind, u64) {
+        let state = self.lock();
+        (state.board.since(from), state.board.next())
     }
 
     /// Has the session's active runs looked after: now, or where that was done a moment ago, soon.
@@ -186,6 +203,7 @@ impl Followed {
 
     async fn attempt(self: &Arc<Self>, hub: &Arc<Hub>) -> Result<End, Unavailable> {
         let mut following = hub.log.follow(&self.session).await?;
+        self.share(hub).await?;
         if self.signal.borrow().phase == Phase::Starting {
             self.begin(hub).await?;
         }
@@ -198,6 +216,10 @@ impl Followed {
     /// The first time: the ring begins, empty, at the log's tail.
     async fn begin(&self, hub: &Hub) -> Result<(), Unavailable> {
         let bounds = hub.log.bounds(&self.session).await?;
+        let active = match &bounds {
+            Bounds::Live(bounds) => active::describe(&*hub.log, &self.session, &bounds.active).await?,
+            _ => Vec::new(),
+        };
         let mut state = self.lock();
         let (exists, tail) = match &bounds {
             Bounds::Live(bounds) => (true, bounds.tail),
@@ -206,9 +228,7 @@ impl Followed {
         };
         state.exists = exists;
         state.ring = Ring::new(tail, hub.limits.ring_bytes);
-        if let Bounds::Live(bounds) = bounds {
-            state.active = bounds.active.into_iter().map(|r| ActiveRun { run: r.run, started: r.started }).collect();
-        }
+        state.active = active;
         drop(state);
         self.announce(Phase::Following);
         Ok(())
@@ -218,6 +238,7 @@ impl Followed {
         let mut idle_since = self.idle().then(Instant::now);
         let mut check_at = Instant::now() + self.patience();
         loop {
+            let lease_ends = self.lock().lease_ends;
             let linger = idle_since.map_or(check_at + LINGER, |since| since + LINGER);
             let unproven = tokio::select! {
                 push = following.next() => match push {
@@ -225,14 +246,23 @@ impl Followed {
                         check_at = Instant::now() + self.patience();
                         self.take(prev, entries)
                     }
+                    Some(Push::Note(note)) => {
+                        self.hear(note);
+                        false
+                    }
                     Some(Push::Check) => {
                         // The connection is another now, perhaps to another server, which may have lost something.
                         self.attend(hub);
+                        self.share(hub).await?;
                         true
                     }
                     None => return Ok(End::Disturbed),
                 },
                 () = self.check.notified() => true,
+                () = tokio::time::sleep_until(lease_ends.unwrap_or(check_at)), if lease_ends.is_some() => {
+                    self.share(hub).await?;
+                    false
+                }
                 () = tokio::time::sleep_until(check_at) => {
                     if self.lock().attend_again {
                         self.attend(hub);
@@ -274,6 +304,33 @@ impl Followed {
         false
     }
 
+    /// Takes a note.
+    fn hear(&self, note: Note) {
+        let mut state = self.lock();
+        let news = state.board.hear(note);
+        if state.board.is_somebody_here() {
+            // How long the lease of a new one is only the log knows.
+            state.lease_ends.get_or_insert_with(|| Instant::now() + PRESENCE_LEASE);
+        }
+        drop(state);
+        if news {
+            self.renew();
+        }
+    }
+
+    /// Reads what the devices share: what was missed, and whose lease has ended.
+    async fn share(&self, hub: &Hub) -> Result<(), Unavailable> {
+        let shared = hub.log.shared(&self.session).await?;
+        let mut state = self.lock();
+        state.lease_ends = shared.lease_ends_in.map(|left| Instant::now() + left + AFTER_LEASE);
+        let news = state.board.replace(shared);
+        drop(state);
+        if news {
+            self.renew();
+        }
+        Ok(())
+    }
+
     /// Reads inclusively from the exact tail until the ring ends where the log ends. `true`: the
     /// session is erased.
     async fn repair(&self, hub: &Hub) -> Result<bool, Unavailable> {
@@ -297,12 +354,12 @@ impl Followed {
                         hub.pages.forget(self.number);
                     }
                     let active = match hub.log.bounds(&self.session).await? {
-                        Bounds::Live(bounds) => bounds.active,
+                        Bounds::Live(bounds) => active::describe(&*hub.log, &self.session, &bounds.active).await?,
                         _ => Vec::new(),
                     };
                     let mut state = self.lock();
                     state.ring.roll_back(gap.to);
-                    state.active = active.into_iter().map(|r| ActiveRun { run: r.run, started: r.started }).collect();
+                    state.active = active;
                     drop(state);
                     self.announce(Phase::Following);
                 }
@@ -318,6 +375,11 @@ impl Followed {
         let base = if state.active.is_empty() { CHECK_QUIET } else { CHECK_ACTIVE };
         let salt = self.session.as_str().bytes().fold(0u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into())) % 32;
         base + base * salt / 128
+    }
+
+    /// Wakes the subscribers.
+    fn renew(&self) {
+        self.signal.send_modify(|signal| signal.version += 1);
     }
 
     fn announce(&self, phase: Phase) {
@@ -340,6 +402,18 @@ enum End {
 }
 
 impl State {
+    fn new(ring: Ring) -> Self {
+        State {
+            ring,
+            exists: false,
+            active: Vec::new(),
+            board: Board::default(),
+            lease_ends: None,
+            attended: None,
+            attend_again: false,
+        }
+    }
+
     /// Keeps the list of active runs, from the entries that come by.
     fn note<'a>(&mut self, news: impl Iterator<Item = (Offset, &'a Record)>) {
         self.exists = true;
@@ -348,9 +422,13 @@ impl State {
             match state {
                 // After a rollback the list may know of it already.
                 RunState::Started if self.active.iter().any(|active| active.run == *run) => {}
-                RunState::Started => self.active.push(ActiveRun { run: run.clone(), started: offset }),
+                RunState::Started => self.active.push(active::begun(run.clone(), offset, record)),
                 RunState::Ended(_) => self.active.retain(|active| active.run != *run),
-                RunState::Stalled | RunState::Resumed => {}
+                RunState::Stalled | RunState::Resumed => {
+                    for active in self.active.iter_mut().filter(|active| active.run == *run) {
+                        active.stalled = state == RunState::Stalled;
+                    }
+                }
             }
         }
     }
@@ -364,9 +442,8 @@ mod tests {
     #[test]
     fn a_run_that_is_read_again_after_a_rollback_is_active_once() {
         let run = RunId::parse("r").unwrap();
-        let active = vec![ActiveRun { run: run.clone(), started: Offset::new(2, 2) }];
-        let ring = Ring::new(Offset::new(1, 1), 0);
-        let mut state = State { ring, exists: true, active, attended: None, attend_again: false };
+        let mut state = State::new(Ring::new(Offset::new(1, 1), 0));
+        state.active = vec![ActiveRun::new(run.clone(), Offset::new(2, 2))];
         let started = Record::run_state(run, RunState::Started, "{}");
         state.note([(Offset::new(2, 2), &started)].into_iter());
         assert_eq!(state.active.len(), 1);

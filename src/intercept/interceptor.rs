@@ -6,22 +6,25 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, request, response};
+use http::{HeaderMap, Method, Request, Response, response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::config::{Config, Ids, KeptOut, Route, Routes};
+use super::candidate::Candidate;
+use super::claim::Fate;
+use super::fingerprint::Fingerprint;
+use super::scope::Scope;
+use crate::config::{Config, KeptOut, OnDisconnect, Route, Routes};
 use crate::control::{Calls, Client};
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
-use crate::json_pointer;
 use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{
-    AcceptEncoding, Basis, Codings, Decoded, Identity, Passthrough, UpstreamBody, buffer, identify, needs_body, problem,
+    AcceptEncoding, Basis, Codings, Decoded, Passthrough, UpstreamBody, buffer, needs_body, problem, tell_run,
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
@@ -38,33 +41,20 @@ const RECORD: HeaderName = HeaderName::from_static("sidestream-record");
 /// What a client has of a stream (WHATWG HTML §9.2.3).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// By which a caller names the agent that answers.
-const SOURCE: HeaderName = HeaderName::from_static("sidestream-source");
-
 /// Routes of which it is said that their streams pass through.
 const SAID: usize = 64;
 
 /// The interceptor.
 pub struct Interceptor {
     proxy: Arc<Passthrough>,
-    runs: Arc<Runs>,
-    gateway: Arc<Gateway>,
+    pub(super) runs: Arc<Runs>,
+    pub(super) gateway: Arc<Gateway>,
     routes: Routes,
-    body_limit: u64,
+    pub(super) body_limit: u64,
+    /// How often the claim of a key is renewed while its run lasts, where it may last that long.
+    pub(super) renew_claims: Option<Duration>,
     /// Routes whose streams were passed through: each is said once.
     said: Mutex<HashSet<String>>,
-}
-
-/// What is known of a request once its rules were applied.
-struct Candidate {
-    method: Method,
-    path: String,
-    identity: Identity,
-    input: Option<String>,
-    source: Option<String>,
-    tagging: Tagging,
-    /// Who asks, for the calls that the route has for its runs.
-    client: Client,
 }
 
 impl Interceptor {
@@ -76,6 +66,7 @@ impl Interceptor {
             gateway,
             routes: Routes::new(config),
             body_limit: config.server.identity_body_limit,
+            renew_claims: Some(config.store.ttl / 3).filter(|every| *every < config.limits.run_duration),
             said: Mutex::default(),
         }
     }
@@ -114,34 +105,71 @@ impl Interceptor {
             false => (request, None),
         };
         let (head, request_body) = request.into_parts();
+        let subject = self.gateway.principal.subject(&head.headers);
         let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
+        let client = Client { subject, ..client };
         let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
         }
+        let scope = Scope::of(&head);
+        let fingerprint = Fingerprint::of(&head.uri, candidate.identity.named_by_request());
         let request = Request::from_parts(head, request_body);
-        let request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
-        let named = candidate.identity.named_by_request().is_some();
-        let exchange = self.clone().exchange(route.clone(), candidate, request, place);
-        if !named {
-            return exchange.await;
+        let mut request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;
+        if let Some(session) = candidate.identity.named_by_client() {
+            tell_run(request.headers_mut(), session, &candidate.run);
         }
-        // Its caller knows the session and may come back for the answer even if it leaves before
-        // the answer has begun: the exchange goes on without it.
-        match tokio::spawn(exchange).await {
+        if let Some(scope) = scope {
+            return self.once(route, candidate, request, &scope, fingerprint, place).await;
+        }
+        // A caller of a run that ends with it cannot come back for what has not begun.
+        let returns = candidate.identity.named_by_request().filter(|_| grace(route).is_none());
+        match returns {
+            Some(_) => self.without_its_caller(route, candidate, request, None, place).await,
+            None => self.clone().exchange(route.clone(), candidate, request, None, place).await,
+        }
+    }
+
+    /// The exchange, for a caller that knows the session or the key: it may come back for the answer
+    /// even if it leaves before that has begun, so that the exchange goes on without it.
+    pub(super) async fn without_its_caller(
+        self: &Arc<Self>,
+        route: &Arc<Route>,
+        candidate: Candidate,
+        request: Request<Body>,
+        fate: Option<Fate>,
+        place: TaskTrackerToken,
+    ) -> Result<Response<Body>, Problem> {
+        match tokio::spawn(self.clone().exchange(route.clone(), candidate, request, fate, place)).await {
             Ok(answer) => answer,
             Err(defect) => Err(Problem::new(Code::Internal, defect.to_string())),
         }
     }
 
-    /// Sends the request and answers it: with a run's bytes where the answer is a stream.
+    /// Sends the request and answers it, and says to its key what has come of it.
     async fn exchange(
         self: Arc<Self>,
         route: Arc<Route>,
         candidate: Candidate,
         request: Request<Body>,
+        mut fate: Option<Fate>,
         _place: TaskTrackerToken,
+    ) -> Result<Response<Body>, Problem> {
+        let answer = self.answer(&route, candidate, request, &mut fate).await;
+        if let Some(fate) = fate {
+            fate.nothing();
+        }
+        answer
+    }
+
+    /// The answer: a run's bytes where it is a stream. Whoever makes it a run takes `fate`.
+    async fn answer(
+        &self,
+        route: &Route,
+        candidate: Candidate,
+        request: Request<Body>,
+        fate: &mut Option<Fate>,
     ) -> Result<Response<Body>, Problem> {
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
         let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
@@ -175,15 +203,29 @@ impl Interceptor {
                 Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
             }
         };
-        Ok(self.begin(&route, candidate, head, body).await)
+        Ok(self.begin(route, candidate, head, body, fate.take()).await)
     }
 
     /// Begins the run and answers with its bytes.
-    async fn begin(&self, route: &Route, candidate: Candidate, head: response::Parts, body: Body) -> Response<Body> {
+    async fn begin(
+        &self,
+        route: &Route,
+        candidate: Candidate,
+        head: response::Parts,
+        body: Body,
+        fate: Option<Fate>,
+    ) -> Response<Body> {
         let named = candidate.identity.settle(&head.headers);
-        let run = RunId::from_random(crate::random::u128());
+        let run = candidate.run;
         let source = candidate.source.map(bytestring::ByteString::from);
-        let started = Started::new(&candidate.method, &candidate.path, head.status, &head.headers);
+        let parent = candidate.parent.as_ref().map(RunId::to_string);
+        let grace = grace(route);
+        let ends_with_callers = grace.is_some();
+        let started = Started {
+            parent,
+            ends_with_callers,
+            ..Started::new(&candidate.method, &candidate.path, head.status, &head.headers)
+        };
         let mut opening = Vec::new();
         if let Some(said) = candidate.input {
             let (event, id, source) = (None, None, None);
@@ -199,19 +241,24 @@ impl Interceptor {
             opening,
             status: Some(head.status.as_u16()),
             source,
-            parent: None,
+            parent: candidate.parent,
             key: None,
             route: route.pattern.to_string().into(),
             on_busy: OnBusy::Parallel,
+            subject: candidate.client.subject.clone(),
             values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
             on_cancel: calls.cancel,
             steer: calls.steer,
             ids: candidate.tagging,
+            grace,
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
         RunStarted { session: &named.session, run: &run }.emit(&self.gateway.metrics);
         let begun = self.runs.begin(spec, body).await;
+        if let Some(fate) = fate {
+            fate.run(named.session.clone(), begun.started.is_some());
+        }
         let mut response = self.proxy.respond(head, begun.body.boxed_unsync());
         let headers = response.headers_mut();
         if candidate.tagging != Tagging::Off {
@@ -229,7 +276,7 @@ impl Interceptor {
     /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
     async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
         let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
-        run_stream::serve(&self.gateway, wanted).await.unwrap_or_else(Problem::into_response)
+        self.serve(wanted).await.unwrap_or_else(Problem::into_response)
     }
 
     /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
@@ -245,7 +292,7 @@ impl Interceptor {
         let Some((run, offset)) = found else { return Ok(None) };
         let origin = headers.get(header::ORIGIN).cloned();
         let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
-        run_stream::serve(&self.gateway, wanted).await.map(Some)
+        self.serve(wanted).await.map(Some)
     }
 
     /// A stream that is not recorded: the answer says so, and the log says once per route how to
@@ -263,28 +310,9 @@ impl Interceptor {
     }
 }
 
-impl Candidate {
-    fn new(route: &Route, head: &request::Parts, body: Option<&Bytes>, client: Client) -> Result<Self, Problem> {
-        let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
-        let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Candidate {
-            client,
-            method: head.method.clone(),
-            path: head.uri.path().to_owned(),
-            identity: identify(&route.session, head, body.map(|bytes| &bytes[..]))?,
-            input: route
-                .input
-                .as_deref()
-                .and_then(|pointer| json_pointer::find(body?, pointer).map(|value| value.get().to_owned())),
-            source: source.filter(|name| name.len() <= 128),
-            tagging: match route.ids {
-                Ids::Off => Tagging::Off,
-                Ids::On => Tagging::On,
-                Ids::Auto if head.method == Method::GET && accepts_stream => Tagging::UnlessTheirs,
-                Ids::Auto => Tagging::Off,
-            },
-        })
-    }
+/// How long a run of this route goes on without callers; `None`: to its end.
+fn grace(route: &Route) -> Option<Duration> {
+    (route.on_disconnect == OnDisconnect::Cancel).then_some(route.grace)
 }
 
 fn reason(kept_out: KeptOut) -> NotRecorded {
@@ -307,13 +335,13 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 /// Lets a page of another origin read our headers, where the upstream lets it read the answer.
-fn expose(headers: &mut HeaderMap) {
+pub(super) fn expose(headers: &mut HeaderMap) {
     if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         let ours = HeaderValue::from_static("Sidestream-Session, Sidestream-Run, Sidestream-Offset");
         headers.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, ours);
     }
 }
 
-fn client_left() -> Problem {
+pub(super) fn client_left() -> Problem {
     Problem::new(Code::BadRequest, "the request's body broke off")
 }

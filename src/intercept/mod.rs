@@ -1,9 +1,17 @@
 //! Between the proxy and the runs: which requests' answers are recorded, and the answers to clients
-//! that come back for one.
+//! that come back for one: with an SSE id, or with the key of a request that they have made before.
 //!
 //! Must never change what the caller of a recorded stream gets, nor record what the route's rules
 //! leave to the upstream.
 
+mod candidate;
+mod claim;
+mod claimed;
+mod fingerprint;
 mod interceptor;
+mod once;
+mod repeat;
+mod returning;
+mod scope;
 
 pub use interceptor::Interceptor;

@@ -1,5 +1,5 @@
 //! The contract of a log: what may be asked of it. The questions and answers stand in
-//! `writing`, `reading`, `following`, `control` and `queueing`.
+//! `writing`, `reading`, `following`, `control`, `queueing` and `sharing`.
 //!
 //! Rules that hold for every operation:
 //! - An `Err(Unavailable)` means *unknown*, never *failed*: the caller repeats the same call until
@@ -15,10 +15,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance, Following, OpenRun,
-    Opened, PageLimits, Place, QueuedRun, Read, Renewal, RunInfo, SessionRow, Starts, TakenOver, Takeover,
+    Appeared, Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance, Ephemeral,
+    Following, Marked, OpenRun, Opened, OwnSession, PageLimits, Place, Present, QueuedRun, Read, ReadCursor, Renewal,
+    RunInfo, SessionRow, Shared, Starts, TakenOver, Takeover, Used,
 };
-use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
+use crate::session::{ConnectionId, Entry, InstanceId, Offset, RunId, SessionId, Subject};
 
 /// The store did not answer, or answered with an error. The outcome is unknown: ask again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -122,8 +123,50 @@ pub trait Log: Send + Sync + 'static {
     /// Erases a session; late appends get `Closed(Erased)`. `false`: there was none.
     fn erase<'a>(&'a self, session: &'a SessionId) -> Answer<'a, bool>;
 
+    /// Says that a client is here in `session`, with its state, for the time of `lease`. Followers
+    /// hear of a client that is new and of a state that is. The session need not exist.
+    fn appear<'a>(&'a self, session: &'a SessionId, client: Present, lease: Duration) -> Answer<'a, Appeared>;
+
+    /// Renews the leases of clients that are here; those that are not (any more): they appear again.
+    fn stay<'a>(
+        &'a self,
+        session: &'a SessionId,
+        connections: Vec<ConnectionId>,
+        lease: Duration,
+    ) -> Answer<'a, Vec<ConnectionId>>;
+
+    /// Says that a client has left; followers hear of it.
+    fn depart<'a>(&'a self, session: &'a SessionId, connection: &'a ConnectionId) -> Answer<'a, ()>;
+
+    /// Moves a user's read cursor, only ever forward. Followers hear of it.
+    fn mark_read<'a>(&'a self, session: &'a SessionId, cursor: ReadCursor) -> Answer<'a, Marked>;
+
+    /// Says something to those who follow the session now, and keeps nothing of it.
+    fn say<'a>(&'a self, session: &'a SessionId, said: Ephemeral) -> Answer<'a, ()>;
+
+    /// All that the devices of a session share. Empty where there is no such session.
+    fn shared<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Shared>;
+
+    /// Binds a session to a subject, unless it is bound to one, and notes that the subject uses it
+    /// now. `false`: it is bound to another, or there is no such session. [`Log::open_run`] does so
+    /// for a run with a subject.
+    fn bind<'a>(&'a self, session: &'a SessionId, subject: &'a Subject) -> Answer<'a, bool>;
+
+    /// The sessions that are bound to a subject, those that it used last first, at most `limit`;
+    /// with `before`, only those that come after it in this order.
+    fn sessions_of<'a>(
+        &'a self,
+        subject: &'a Subject,
+        limit: usize,
+        before: Option<Used>,
+    ) -> Answer<'a, Vec<OwnSession>>;
+
     /// Claims `key` for `value` unless it is taken. Kept for the retention's ttl.
     fn claim<'a>(&'a self, key: &'a str, value: ByteString) -> Answer<'a, Claim>;
+
+    /// Replaces the value of a claim that still is `from`, and keeps it for another ttl; `to` =
+    /// `None` gives the key free. `true`: it is as asked now, by this call or an earlier one.
+    fn amend<'a>(&'a self, key: &'a str, from: ByteString, to: Option<ByteString>) -> Answer<'a, bool>;
 
     /// Lists a run under its instance; comes before [`Log::open_run`]. `false`: the instance has
     /// been declared dead and may open nothing.
@@ -151,6 +194,10 @@ pub trait Log: Send + Sync + 'static {
 
     /// Ends an instance's lease in good order, once it has no runs.
     fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()>;
+
+    /// Whether an instance that once held a lease is known to drive nothing any more, for good: it
+    /// was declared dead, it has resigned, or its process is gone from a log that only one may use.
+    fn is_dead<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, bool>;
 
     /// Instances whose lease has run out, seen so twice at least 0.5 s apart; marks them dead.
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>>;

@@ -81,6 +81,17 @@ pub enum Command {
     },
     /// Give this run something new to work on.
     Steer(SteerOrder),
+    /// A caller has come back for this run at another instance, or has left again.
+    Caller {
+        /// Where.
+        session: SessionId,
+        /// The run.
+        run: RunId,
+        /// The caller: random, and without spaces.
+        caller: ByteString,
+        /// It is there.
+        here: bool,
+    },
 }
 
 /// What a run is to be given, in the way that its upstream has for it.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 
+use super::Note;
 use crate::session::{Entry, Offset};
 
 /// What a follower hears. A hint, never a verdict: a push may be lost, late or twice.
@@ -17,8 +18,10 @@ pub enum Push {
         /// The entries, contiguous.
         entries: Vec<Arc<Entry>>,
     },
+    /// Something beside the entries, that other devices of the session are to know.
+    Note(Note),
     /// Something happened that this push does not carry (too large, pushes lost, connection
-    /// renewed, entries erased): read.
+    /// renewed, entries erased): read, also what is shared ([`Log::shared`](super::Log::shared)).
     Check,
 }
 

@@ -10,6 +10,7 @@ mod following;
 mod queueing;
 mod reading;
 pub mod redis;
+mod sharing;
 mod tally;
 mod writing;
 
@@ -18,6 +19,7 @@ pub use control::*;
 pub use following::*;
 pub use queueing::*;
 pub use reading::*;
+pub use sharing::*;
 pub use tally::*;
 pub use writing::*;
 

@@ -99,6 +99,9 @@ pub struct RunInfo {
     pub owner: InstanceId,
     /// Offset of its `started` entry.
     pub started: Offset,
+    /// Offset of the newest entry that its owner has written. Among the runs of
+    /// [`SessionBounds::active`] it may be an older one; [`Log::run`](super::Log::run) knows.
+    pub last: Offset,
     /// Its end, if it has ended.
     pub ended: Option<(Offset, Terminal)>,
     /// The run that has begun it.

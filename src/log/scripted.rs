@@ -10,7 +10,7 @@ use futures_util::future::pending;
 use tokio::sync::watch;
 
 use super::*;
-use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
+use crate::session::{ConnectionId, Entry, InstanceId, Offset, RunId, SessionId, Subject};
 
 /// What is scripted is answered by a closure; it may be replaced at any time.
 #[derive(Default)]
@@ -23,6 +23,10 @@ pub(crate) struct Scripted {
     pub(crate) follow: Script<(), Following>,
     pub(crate) renew: Script<(), Renewal>,
     pub(crate) sweep: Script<(), Vec<DeadInstance>>,
+    pub(crate) appear: Script<(SessionId, Present), Appeared>,
+    pub(crate) stay: Script<(SessionId, Vec<ConnectionId>), Vec<ConnectionId>>,
+    pub(crate) depart: Script<(SessionId, ConnectionId), ()>,
+    pub(crate) shared: Script<(), Shared>,
     pub(crate) run: Script<RunId, Option<RunInfo>>,
     pub(crate) start_queued: Script<SessionId, Starts>,
     pub(crate) commands: Script<InstanceId, Commands>,
@@ -122,7 +126,48 @@ impl Log for Scripted {
         pending().boxed()
     }
 
+    fn appear<'a>(&'a self, session: &'a SessionId, client: Present, _: Duration) -> Answer<'a, Appeared> {
+        self.appear.ask((session.clone(), client))
+    }
+
+    fn stay<'a>(
+        &'a self,
+        session: &'a SessionId,
+        connections: Vec<ConnectionId>,
+        _: Duration,
+    ) -> Answer<'a, Vec<ConnectionId>> {
+        self.stay.ask((session.clone(), connections))
+    }
+
+    fn depart<'a>(&'a self, session: &'a SessionId, connection: &'a ConnectionId) -> Answer<'a, ()> {
+        self.depart.ask((session.clone(), connection.clone()))
+    }
+
+    fn mark_read<'a>(&'a self, _: &'a SessionId, _: ReadCursor) -> Answer<'a, Marked> {
+        pending().boxed()
+    }
+
+    fn say<'a>(&'a self, _: &'a SessionId, _: Ephemeral) -> Answer<'a, ()> {
+        pending().boxed()
+    }
+
+    fn shared<'a>(&'a self, _: &'a SessionId) -> Answer<'a, Shared> {
+        self.shared.ask(())
+    }
+
+    fn bind<'a>(&'a self, _: &'a SessionId, _: &'a Subject) -> Answer<'a, bool> {
+        now(true)
+    }
+
+    fn sessions_of<'a>(&'a self, _: &'a Subject, _: usize, _: Option<Used>) -> Answer<'a, Vec<OwnSession>> {
+        pending().boxed()
+    }
+
     fn claim<'a>(&'a self, _: &'a str, _: ByteString) -> Answer<'a, Claim> {
+        pending().boxed()
+    }
+
+    fn amend<'a>(&'a self, _: &'a str, _: ByteString, _: Option<ByteString>) -> Answer<'a, bool> {
         pending().boxed()
     }
 
@@ -152,6 +197,10 @@ impl Log for Scripted {
 
     fn resign<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, ()> {
         now(())
+    }
+
+    fn is_dead<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, bool> {
+        pending().boxed()
     }
 
     fn sweep<'a>(&'a self, _: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {

@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 
 use super::{Command, OnBusy};
-use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Terminal};
+use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Subject, Terminal};
 
 /// Proof of ownership of a run: which takeover it comes after, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub enum Writer {
         /// The owner's fence.
         fence: Fence,
     },
-    /// Somebody who writes to the session directly.
+    /// Somebody who writes to the session directly. All records of an append belong to one run, which
+    /// must be active, or to none.
     Producer {
         /// The producer's own id.
         id: ByteString,
@@ -54,13 +55,15 @@ pub struct OpenRun {
     pub route: ByteString,
     /// What to do where the route is busy.
     pub on_busy: OnBusy,
+    /// Whose request it is: binds the session, as [`Log::bind`](super::Log::bind) does.
+    pub subject: Option<Subject>,
 }
 
 impl OpenRun {
-    /// A root run without a key, on no named route.
+    /// A root run without a key, on no named route, nobody's.
     pub fn new(session: SessionId, run: RunId, owner: InstanceId, nonce: ByteString, records: Vec<Record>) -> Self {
-        let (parent, key, route, on_busy) = (None, None, ByteString::new(), OnBusy::Parallel);
-        OpenRun { session, run, owner, nonce, records, parent, key, route, on_busy }
+        let (parent, key, route, on_busy, subject) = (None, None, ByteString::new(), OnBusy::Parallel, None);
+        OpenRun { session, run, owner, nonce, records, parent, key, route, on_busy, subject }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Reads the value that a session rule names out of a request. Values are what the client sent,
 //! as bytes: whether they may be an id is decided elsewhere.
 
-use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, request};
 use serde_json::value::RawValue;
 
 use crate::config::{SessionRule, path_segment};
 use crate::json_pointer;
+use crate::server::cookie;
 
 /// The value of a rule over a request; `None` where there is none or it is empty. A JSON rule finds
 /// nothing without a body, a response-header rule never does.
@@ -49,19 +49,6 @@ fn query(query: &str, name: &str) -> Option<Vec<u8>> {
     })
 }
 
-/// The first cookie of this name, in any line. A pair whose value is not made of cookie octets
-/// (RFC 6265 §4.1.1) is none.
-fn cookie(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    let octet = |b: &u8| matches!(b, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
-    headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';')).find_map(|pair| {
-        let pair = pair.trim_ascii();
-        let equals = pair.iter().position(|b| *b == b'=')?;
-        let (key, value) = (&pair[..equals], &pair[equals + 1..]);
-        let value = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
-        (key == name.as_bytes() && value.iter().all(octet)).then(|| value.to_vec())
-    })
-}
-
 /// The text of a JSON string, or a JSON number as it is written.
 fn scalar(value: &RawValue) -> Option<Vec<u8>> {
     match value.get().as_bytes().first()? {
@@ -92,6 +79,7 @@ fn percent_decoded(text: &str, plus_is_space: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use http::header::COOKIE;
 
     use super::*;
 

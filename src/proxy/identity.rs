@@ -4,17 +4,20 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, HeaderName, request};
+use http::{HeaderMap, HeaderName, HeaderValue, request};
 use sha2::{Digest, Sha256};
 
 use super::extract;
 use crate::config::SessionRule;
 use crate::server::Problem;
-use crate::session::SessionId;
+use crate::session::{RunId, SessionId};
 use crate::wire::Code;
 
 /// By which a client names its session itself, before any rule.
 const OWN_HEADER: HeaderName = HeaderName::from_static("sidestream-session");
+
+/// By which the upstream learns its run.
+const RUN_HEADER: HeaderName = HeaderName::from_static("sidestream-run");
 
 /// Why a request belongs to its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,24 @@ impl Identity {
         matches!(self.named.basis, Basis::Named | Basis::Rule).then_some(&self.named.session)
     }
 
+    /// The session that the client itself has named, as ours.
+    pub fn named_by_client(&self) -> Option<&SessionId> {
+        (self.named.basis == Basis::Named).then_some(&self.named.session)
+    }
+
+    /// The session, unless the answer's head names another.
+    pub fn session(&self) -> &SessionId {
+        &self.named.session
+    }
+
+    /// The same with `session` in place of a new one, where the request names none.
+    pub fn or(mut self, session: &SessionId) -> Self {
+        if self.named_by_request().is_none() {
+            self.named.session = session.clone();
+        }
+        self
+    }
+
     /// The session, once the answer's head is known.
     pub fn settle(self, answer: &HeaderMap) -> Named {
         let told = self.response_headers.into_iter().find_map(|name| {
@@ -95,6 +116,17 @@ impl Identity {
             Some(session(&extract::name(&SessionRule::ResponseHeader(name)), &value))
         });
         told.map_or(self.named, |session| Named { session, basis: Basis::Rule })
+    }
+}
+
+/// Tells the upstream which session and run its answer will be, for the calls that it makes itself.
+/// Only for clients that know of us: what others send reaches it as they sent it.
+pub fn tell_run(headers: &mut HeaderMap, session: &SessionId, run: &RunId) {
+    for (name, id) in [(OWN_HEADER, session.as_str()), (RUN_HEADER, run.as_str())] {
+        // Ids are plain ASCII by their types.
+        if let Ok(value) = HeaderValue::from_str(id) {
+            headers.insert(name, value);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
+use crate::run::Seat;
 use crate::server::BodyError;
 
 /// A direct caller: what the owner writes to.
@@ -26,6 +27,7 @@ pub(super) struct Caller {
 #[derive(Debug)]
 pub struct CallerBody {
     shared: Arc<Mutex<Shared>>,
+    seat: Option<Seat>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +48,15 @@ enum End {
 /// A caller that may be `max_queued` bytes behind, and its response body.
 pub(super) fn caller(max_queued: usize) -> (Caller, CallerBody) {
     let shared = Arc::<Mutex<Shared>>::default();
-    (Caller { shared: shared.clone(), max_queued }, CallerBody { shared })
+    (Caller { shared: shared.clone(), max_queued }, CallerBody { shared, seat: None })
+}
+
+impl CallerBody {
+    /// The same, whose drop is the caller's leaving.
+    pub(super) fn seated(mut self, seat: Option<Seat>) -> Self {
+        self.seat = seat;
+        self
+    }
 }
 
 impl Caller {
@@ -122,6 +132,13 @@ impl Drop for CallerBody {
         let mut shared = lock(&self.shared);
         shared.gone = true;
         shared.queue.clear();
+        let ended = shared.end.is_some();
+        drop(shared);
+        // Of a body that has ended, or that was cut off, nobody leaves.
+        match self.seat.take() {
+            Some(seat) if ended => seat.forget(),
+            seat => drop(seat),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::log::{Append, Appended, Log, OpenRun, Opened, Unavailable};
+use crate::log::{Append, Appended, Log, OpenRun, Opened, RunFlags, Unavailable};
 use crate::session::{InstanceId, Record, RunId, SessionId};
 use crate::telemetry::{AppendRetried, EventsAppended, Fact, Metrics};
 
@@ -20,6 +20,8 @@ pub(super) enum Committed {
     Opened(Opened),
     /// To an append, with what had been sent.
     Appended(Box<Append>, Appended),
+    /// To the question whether somebody has asked for the run's end.
+    Looked(RunFlags),
 }
 
 /// Lists the run under its instance, then opens it. An instance that was declared dead opens
@@ -54,6 +56,12 @@ pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, run: RunId, appe
             Err(error) => pauses.wait(&error).await,
         }
     }
+}
+
+/// Asks what others have asked of `run`. Without an answer nothing is known: it is asked again in time.
+pub(super) async fn look(log: Arc<dyn Log>, session: SessionId, run: RunId) -> Committed {
+    let info = log.run(&session, &run).await.ok().flatten();
+    Committed::Looked(RunFlags { cancel: info.and_then(|info| info.cancel) })
 }
 
 /// The pauses between attempts of one call.

@@ -7,25 +7,31 @@
 //! reader.
 
 mod books;
+mod broken_off;
 mod call;
 mod caller;
 mod commands;
 mod commit;
+mod dropped;
 mod ghosts;
 mod lease;
 mod orders;
 mod owner;
 mod runs;
+mod seats;
 mod started;
 mod steering;
 mod tagged;
 mod takeover;
 
+pub use broken_off::BrokenOff;
 pub use call::{Answer, Call, CallFailed, SideAnswer, SideCall, Values};
 pub use caller::CallerBody;
+pub use dropped::Dropped;
 pub use lease::{LEASE, keep_lease};
 pub use orders::Driven;
 pub use owner::{RunSpec, Tagging};
 pub use runs::{Begun, Runs, RunsSettings, StartQueued};
+pub use seats::Seat;
 pub use started::Started;
 pub use tagged::TaggedId;

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytestring::ByteString;
 use tokio::sync::{mpsc, watch};
 
-use crate::run::SideCall;
 use crate::run::call::{self, Values};
+use crate::run::seats::Seats;
+use crate::run::{Seat, SideCall};
 use crate::session::{Record, RunId};
 
 /// Records of others that wait to be written into a run; more have to wait with whoever has them.
@@ -22,6 +23,7 @@ const ORDERS_REMEMBERED: usize = 64;
 pub(super) struct Orders {
     cancel: watch::Receiver<Option<ByteString>>,
     notes: mpsc::Receiver<Record>,
+    seats: Option<Seats>,
 }
 
 /// What the owner is to do.
@@ -31,6 +33,8 @@ pub(super) enum Order {
     Cancel(ByteString),
     /// Write this into the run.
     Note(Record),
+    /// All callers have left a run that is to end with them.
+    Abandoned,
 }
 
 /// The other end: a run that is driven here.
@@ -40,15 +44,17 @@ pub struct Driven {
     notes: mpsc::Sender<Record>,
     values: Arc<Mutex<Values>>,
     steer: Option<SideCall>,
+    seats: Seats,
     done: Arc<Mutex<VecDeque<ByteString>>>,
 }
 
-/// Both ends, for a run whose events give `values` and whose route steers by `steer`.
-pub(super) fn orders(values: Arc<Mutex<Values>>, steer: Option<SideCall>) -> (Driven, Orders) {
+/// Both ends, for a run whose events give `values`, whose route steers by `steer`, and whose callers
+/// have `seats`.
+pub(super) fn orders(values: Arc<Mutex<Values>>, steer: Option<SideCall>, seats: Seats) -> (Driven, Orders) {
     let (cancel, cancelled) = watch::channel(None);
     let (notes, noted) = mpsc::channel(NOTES);
-    let driven = Driven { cancel: Arc::new(cancel), notes, values, steer, done: Arc::default() };
-    (driven, Orders { cancel: cancelled, notes: noted })
+    let orders = Orders { cancel: cancelled, notes: noted, seats: Some(seats.clone()) };
+    (Driven { cancel: Arc::new(cancel), notes, values, steer, seats, done: Arc::default() }, orders)
 }
 
 impl Orders {
@@ -59,11 +65,23 @@ impl Orders {
             // Without a sender nobody will ask any more.
             if by.is_none() { std::future::pending().await } else { by.unwrap_or_default() }
         };
+        let abandoned = async {
+            match &self.seats {
+                Some(seats) => seats.abandoned().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             by = cancelled => Order::Cancel(by),
             Some(record) = self.notes.recv() => Order::Note(record),
+            () = abandoned => Order::Abandoned,
         }
+    }
+
+    /// Whether callers are there says nothing any more.
+    pub(super) fn go_on_without_callers(&mut self) {
+        self.seats = None;
     }
 }
 
@@ -77,6 +95,19 @@ impl Driven {
             }
             first
         });
+    }
+
+    /// A seat for a caller that has come back; `None`: the run does not end with its callers.
+    pub fn seat(&self) -> Option<Seat> {
+        self.seats.take()
+    }
+
+    /// What another instance says of a caller that came back there.
+    pub(super) fn caller(&self, caller: ByteString, here: bool) {
+        match here {
+            true => self.seats.came(caller),
+            false => self.seats.left(&caller),
+        }
     }
 
     /// Writes `record` into the run. `false`: the run has ended.

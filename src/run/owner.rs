@@ -2,6 +2,7 @@
 //! caller's bytes, writes exactly one terminal. This file has its state and its one loop; what the
 //! upstream says, what the log says and what the direct caller gets stand in files of their own.
 
+mod alarms;
 mod feed;
 mod serving;
 mod storing;
@@ -16,7 +17,6 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use sha2::Sha256;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
@@ -27,16 +27,13 @@ use crate::run::caller::Caller;
 use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
-use crate::run::{Runs, SideCall};
-use crate::session::{Offset, Record, RunId, SessionId, Terminal};
+use crate::run::{Dropped, Runs, SideCall};
+use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Subject, Terminal};
 use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
 /// upstream is not read on.
 const WAITING_BYTES: usize = 4 << 20;
-
-/// How often a run that waits for other runs' memory looks again.
-const MEMORY_RETRY: Duration = Duration::from_millis(20);
 
 pub(super) use feed::Feed;
 use feed::Heard;
@@ -63,6 +60,8 @@ pub struct RunSpec {
     pub route: ByteString,
     /// What to do where the route is busy.
     pub on_busy: OnBusy,
+    /// Whose request it is.
+    pub subject: Option<Subject>,
     /// What the calls below need of the run's events: names, and JSON pointers into their data.
     pub values: Vec<(String, String)>,
     /// What to tell the upstream when the run is cancelled, beside closing its connection.
@@ -72,6 +71,8 @@ pub struct RunSpec {
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
     /// the event.
     pub ids: Tagging,
+    /// How long a run goes on that all its callers have left; `None`: to its end.
+    pub grace: Option<Duration>,
     /// Silence after which the run is said to be stalled.
     pub stall: Duration,
     /// Silence after which it has failed.
@@ -86,21 +87,6 @@ struct End {
     by: Option<ByteString>,
     caller: CallerEnd,
     tail: Bytes,
-}
-
-/// What happens next if nothing else does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Alarm {
-    /// The run is too long.
-    Duration,
-    /// The direct caller has waited for the store long enough.
-    Hurry,
-    /// The run has waited for the store long enough.
-    GiveUp,
-    /// The upstream has been silent.
-    Silence,
-    /// Other runs may have freed memory.
-    Memory,
 }
 
 /// Whether the direct caller's events get our ids.
@@ -139,7 +125,7 @@ pub(super) struct Owner {
     durability: Durability,
     stored_n: u64,
     seen: Option<Offset>,
-    oversize: Option<(Sha256, u64)>,
+    oversize: Option<Dropped>,
     stalled: bool,
     last_event_failed: bool,
     events: u64,
@@ -148,6 +134,10 @@ pub(super) struct Owner {
     heard: Instant,
     flight_began: Instant,
     accounted: u64,
+    /// When the log answered last.
+    answered_at: Instant,
+    /// It is to be asked whether somebody wants the run to end.
+    looks: bool,
     found: Found,
     /// An answer that is no stream, as far as it has come.
     whole: Option<Whole>,
@@ -196,6 +186,8 @@ impl Owner {
             heard: Instant::now(),
             flight_began: Instant::now(),
             accounted: 0,
+            answered_at: Instant::now(),
+            looks: false,
             found,
             whole: None,
             open: false,
@@ -211,6 +203,11 @@ impl Owner {
             runs,
             spec,
         }
+    }
+
+    /// The run's session, its id, and its owner's.
+    pub(super) fn names(&self) -> (SessionId, RunId, InstanceId) {
+        (self.spec.session.clone(), self.spec.run.clone(), self.life.instance.clone())
     }
 
     /// Drives the run to its end.
@@ -230,6 +227,11 @@ impl Owner {
                         self.flight_began = Instant::now();
                     }
                     None if self.ended || self.refused => break,
+                    None if std::mem::take(&mut self.looks) => {
+                        let (session, run) = (self.spec.session.clone(), self.spec.run.clone());
+                        flight = Some(Box::pin(commit::look(runs.log.clone(), session, run)));
+                        self.flight_began = Instant::now();
+                    }
                     None => {}
                 }
             }
@@ -281,6 +283,12 @@ impl Owner {
                         self.note(record);
                         None
                     }
+                    // Where it is us who leave, connections end by our doing.
+                    Order::Abandoned if self.runs.is_leaving() => {
+                        orders.go_on_without_callers();
+                        None
+                    }
+                    Order::Abandoned => Some(End::broken(Terminal::Cancelled, "disconnect")),
                 },
                 alarm = alarm => self.alarmed(alarm),
                 () = interrupt.cancelled(), if !self.ended => Some(End::broken(Terminal::Interrupted, "shutdown")),
@@ -306,43 +314,6 @@ impl Owner {
         self.runs.driven.leave(&self.spec.run);
     }
 
-    /// What happens next if nothing else does, and when. A run that has ended and only waits for
-    /// the store has no alarm left: one that is over and cannot be acted on would ring for ever.
-    fn next_alarm(&self, in_flight: bool, reading: bool, crowded: bool) -> Option<(Instant, Alarm)> {
-        let settings = &self.runs.settings;
-        let mut alarm = None;
-        let mut also = |enabled: bool, at: Instant, what: Alarm| {
-            if enabled && alarm.is_none_or(|(first, _)| at < first) {
-                alarm = Some((at, what));
-            }
-        };
-        also(!self.ended, self.began + settings.run_duration, Alarm::Duration);
-        // Only where bytes or their end wait: what we write ourselves (which is also how a slow store is told) makes
-        // nobody wait.
-        let waits = self.caller.is_some() && (self.books.holds() || self.ended);
-        let hurry = self.durability == Durability::Stored && waits && self.spec.ids == Tagging::Off;
-        also(in_flight && hurry, self.flight_began + settings.eager_after, Alarm::Hurry);
-        let give_up = self.durability != Durability::Over && !self.gave_up;
-        also(in_flight && give_up, self.flight_began + settings.outage_limit, Alarm::GiveUp);
-        let patience = if self.stalled { self.spec.stall_limit } else { self.spec.stall };
-        also(reading, self.heard + patience, Alarm::Silence);
-        also(crowded, Instant::now() + MEMORY_RETRY, Alarm::Memory);
-        alarm
-    }
-
-    fn alarmed(&mut self, alarm: Alarm) -> Option<End> {
-        match alarm {
-            Alarm::Duration => Some(End::broken(Terminal::Cancelled, "duration")),
-            Alarm::Hurry => {
-                self.hurry();
-                None
-            }
-            Alarm::GiveUp => self.give_up(),
-            Alarm::Silence => self.silent(),
-            Alarm::Memory => None,
-        }
-    }
-
     fn open(&self) -> BoxFuture<'static, Committed> {
         let spec = &self.spec;
         let open = OpenRun {
@@ -355,6 +326,7 @@ impl Owner {
             key: spec.key.clone(),
             route: spec.route.clone(),
             on_busy: spec.on_busy.clone(),
+            subject: spec.subject.clone(),
         };
         let (runs, instance) = (&self.runs, self.life.instance.clone());
         Box::pin(commit::open(runs.log.clone(), runs.metrics.clone(), instance, open))

@@ -1,9 +1,11 @@
 //! The runs that this instance drives.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -16,7 +18,9 @@ use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::seats::Seats;
 use crate::run::steering::steer;
+use crate::run::takeover::take_over;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
 use crate::session::{InstanceId, Offset, RunId, SessionId};
@@ -105,8 +109,10 @@ impl Runs {
     /// for its opening.
     pub async fn begin(self: &Arc<Self>, spec: RunSpec, upstream: Body) -> Begun {
         let (caller, body) = caller(self.settings.caller_buffer);
+        let seats = Seats::new(spec.grace);
+        let body = body.seated(seats.take());
         // Its id is new: nobody drives it yet.
-        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller));
+        let opening = self.drive(spec, Feed::Answering(upstream), Some(caller), seats);
         let opened = match opening {
             Some(opening) => timeout(self.settings.eager_after, opening).await.ok().and_then(Result::ok),
             None => None,
@@ -118,11 +124,17 @@ impl Runs {
         Begun { started, body }
     }
 
+    /// Begins to drive a run whose events are `events`, for nobody in particular: there is no direct
+    /// caller, so the events are read only as fast as the log stores them. Otherwise like [`Runs::open`].
+    pub fn write(self: &Arc<Self>, spec: RunSpec, events: Body) -> Option<oneshot::Receiver<Opened>> {
+        self.drive(spec, Feed::Answering(events), None, Seats::new(None))
+    }
+
     /// Opens a run that nobody has called the upstream for, and calls it once the log has the run.
     /// `None`: this instance drives a run of this id. The receiver hears the log's definite answer; unless
     /// that is [`Opened::Open`] nothing was begun, and the run is nobody's.
     pub fn open(self: &Arc<Self>, spec: RunSpec, call: Call) -> Option<oneshot::Receiver<Opened>> {
-        self.drive(spec, Feed::Unasked(call), None)
+        self.drive(spec, Feed::Unasked(call), None, Seats::new(None))
     }
 
     fn drive(
@@ -130,9 +142,10 @@ impl Runs {
         mut spec: RunSpec,
         feed: Feed,
         caller: Option<Caller>,
+        seats: Seats,
     ) -> Option<oneshot::Receiver<Opened>> {
         let found = Found::new(std::mem::take(&mut spec.values));
-        let (driven, orders) = orders(found.shared(), spec.steer.take());
+        let (driven, orders) = orders(found.shared(), spec.steer.take(), seats);
         if !self.driven.enter(&spec.run, driven) {
             return None;
         }
@@ -140,8 +153,15 @@ impl Runs {
         let owner = Owner::new(self.clone(), spec, found, caller, opened);
         self.active.fetch_add(1, Ordering::AcqRel);
         let (runs, counted) = (self.clone(), self.metrics.active_run());
+        let (session, run, instance) = owner.names();
         self.tasks.spawn(async move {
-            owner.drive(feed, orders).await;
+            let driven = AssertUnwindSafe(owner.drive(feed, orders)).catch_unwind().await;
+            if driven.is_err() {
+                // A defect of ours must not leave a run that never ends: it ends like one whose owner has died.
+                tracing::error!(%session, %run, "the owner of a run broke off by a defect; the run is ended for it");
+                take_over(runs.clone(), instance, session, vec![run.clone()]).await;
+                runs.driven.leave(&run);
+            }
             runs.active.fetch_sub(1, Ordering::AcqRel);
             drop(counted);
         });
@@ -159,6 +179,11 @@ impl Runs {
             Command::Cancel { run, by, .. } => {
                 if let Some(driven) = self.driven.of(&run) {
                     driven.cancel(by);
+                }
+            }
+            Command::Caller { run, caller, here, .. } => {
+                if let Some(driven) = self.driven.of(&run) {
+                    driven.caller(caller, here);
                 }
             }
             Command::Steer(order) => {
@@ -205,7 +230,7 @@ impl Runs {
         true
     }
 
-    /// Whether this instance begins nothing any more.
+    /// Whether this instance begins nothing any more; connections end by its own doing.
     pub(super) fn is_leaving(&self) -> bool {
         self.tasks.is_closed()
     }
@@ -261,5 +286,95 @@ impl Runs {
 
     fn lock(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::log::scripted::{Scripted, now};
+    use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, TakenOver, Takeover};
+    use crate::run::Tagging;
+    use crate::session::{Record, RunState, Terminal};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn spec(run: &RunId) -> RunSpec {
+        RunSpec {
+            session: SessionId::from_random(1),
+            run: run.clone(),
+            opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
+            status: None,
+            source: None,
+            parent: None,
+            subject: None,
+            grace: None,
+            key: None,
+            route: "r".into(),
+            on_busy: OnBusy::Parallel,
+            values: Vec::new(),
+            on_cancel: None,
+            steer: None,
+            ids: Tagging::Off,
+            grace: None,
+            stall: PATIENCE,
+            stall_limit: PATIENCE,
+        }
+    }
+
+    fn settings() -> RunsSettings {
+        RunsSettings {
+            event_bytes: 1,
+            pending_bytes: 1,
+            run_duration: PATIENCE,
+            caller_buffer: 1,
+            eager_after: PATIENCE,
+            outage_limit: PATIENCE,
+        }
+    }
+
+    /// Who asked may have died between the flag and the command.
+    #[tokio::test]
+    async fn a_silent_run_whose_end_was_asked_for_ends_though_no_command_came() {
+        let log = Arc::new(Scripted::default());
+        log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+        log.run.answers(|run| {
+            let (owner, started, last) = (InstanceId::from_random(1), Offset::new(1, 1), Offset::new(1, 1));
+            let cancel = Some(r#"{"client":"gone"}"#.into());
+            now(Some(RunInfo { run, owner, started, last, ended: None, parent: None, cancel }))
+        });
+        let (kept, mut appends) = watch::channel(None);
+        log.append.answers(move |append: Append| {
+            kept.send_replace(append.records.last().cloned());
+            let (first, flags) = (Offset::new(1, 2), RunFlags::default());
+            now(Appended::Stored { first, last: first, flags, next: None })
+        });
+        let runs = Runs::new(log, settings(), Metrics::new());
+        let silent: Call = Box::new(|| Box::pin(std::future::pending()));
+        let opened = runs.open(spec(&RunId::from_random(7)), silent).unwrap().await.unwrap();
+        assert!(matches!(opened, Opened::Open { .. }));
+        let ended = timeout(PATIENCE, appends.wait_for(Option::is_some)).await.expect("it goes on").unwrap();
+        let terminal = ended.as_ref().unwrap();
+        assert_eq!(terminal.state(), Some(RunState::Ended(Terminal::Cancelled)));
+        assert!(terminal.data.contains("gone"), "{}", terminal.data);
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_owner_breaks_off_by_a_defect_is_ended_like_one_of_a_dead_instance() {
+        let log = Arc::new(Scripted::default());
+        log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+        let (taken, mut takeovers) = watch::channel(None);
+        log.takeover.answers(move |takeover: Takeover| {
+            taken.send_replace(Some(takeover.run));
+            now(TakenOver::Ended { offset: Offset::new(1, 2), state: Terminal::Interrupted })
+        });
+        let (runs, run) = (Runs::new(log, settings(), Metrics::new()), RunId::from_random(7));
+        let defect: Call = Box::new(|| Box::pin(async { unreachable!("a defect") }));
+        let opened = runs.open(spec(&run), defect).unwrap().await.unwrap();
+        assert!(matches!(opened, Opened::Open { .. }));
+        let ended = timeout(PATIENCE, takeovers.wait_for(|taken| taken.as_ref() == Some(&run))).await;
+        assert!(ended.is_ok(), "nobody ended the run");
     }
 }

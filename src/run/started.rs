@@ -34,6 +34,12 @@ pub struct Started {
     /// Its headers about other origins.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cors: BTreeMap<String, String>,
+    /// The run ends once its callers have all left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_with_callers: bool,
+    /// The run that has begun this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
 }
 
 impl Started {
@@ -44,7 +50,15 @@ impl Started {
             names.iter().filter_map(value).collect()
         };
         let (method, path) = (method.to_string(), path.to_owned());
-        Started { status: status.as_u16(), method, path, headers: kept(&REPLAYED), cors: kept(&CORS) }
+        Started {
+            status: status.as_u16(),
+            method,
+            path,
+            headers: kept(&REPLAYED),
+            cors: kept(&CORS),
+            ends_with_callers: false,
+            parent: None,
+        }
     }
 
     /// The details as the entry's JSON.

@@ -3,12 +3,14 @@
 
 mod body;
 mod connection;
+mod cookie;
 mod late_abort;
 mod listener;
 mod problem;
 mod router;
 
 pub use body::{Body, BodyError, empty, full};
+pub use cookie::cookie;
 pub use listener::{Manners, Peer, serve};
 pub use problem::Problem;
 pub use router::Router;

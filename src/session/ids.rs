@@ -1,4 +1,4 @@
-//! Ids of sessions, runs and instances.
+//! Ids of sessions, runs and instances, and names of clients.
 
 use std::fmt;
 
@@ -66,6 +66,15 @@ id! {
 id! {
     /// The id of one life of one sidecar process. Never used again after its end.
     InstanceId
+}
+
+id! {
+    /// The id of one connection of a client. Never used again after its end.
+    ConnectionId
+}
+id! {
+    /// The name of a client: what it calls itself, or the id of its connection.
+    ClientName
 }
 
 impl SessionId {

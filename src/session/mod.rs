@@ -10,11 +10,13 @@ mod gap;
 mod ids;
 mod offset;
 mod state;
+mod subject;
 
 pub use after::After;
 pub use busy::BusyPolicy;
 pub use entry::{Entry, Kind, Record};
 pub use gap::{Gap, GapReason};
-pub use ids::{IdError, InstanceId, RunId, SessionId};
+pub use ids::{ClientName, ConnectionId, IdError, InstanceId, RunId, SessionId};
 pub use offset::{Offset, OffsetError};
 pub use state::{ActiveRun, RunState, Terminal};
+pub use subject::Subject;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytestring::ByteString;
+
 use super::{Offset, RunId};
 
 /// A run that has not ended, as a new subscriber is told.
@@ -11,6 +13,19 @@ pub struct ActiveRun {
     pub run: RunId,
     /// Offset of its `started` entry.
     pub started: Offset,
+    /// The agent that answers.
+    pub source: Option<ByteString>,
+    /// The run that has begun it.
+    pub parent: Option<RunId>,
+    /// Whether its upstream is silent beyond the stall limit.
+    pub stalled: bool,
+}
+
+impl ActiveRun {
+    /// The run that an entry at `started` begins.
+    pub fn new(run: RunId, started: Offset) -> Self {
+        ActiveRun { run, started, source: None, parent: None, stalled: false }
+    }
 }
 
 /// What a run's `run` entries say happened. Exactly one `Started` and exactly one terminal per run.

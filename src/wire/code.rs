@@ -18,6 +18,8 @@ pub enum Code {
     NotFound,
     /// Not allowed for this caller.
     Forbidden,
+    /// A newer epoch of this producer writes now.
+    Fenced,
     /// The resource exists but not with this method.
     MethodNotAllowed,
     /// What was asked for is no longer in the log: trimmed, rolled back or expired.
@@ -52,12 +54,13 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 21] = [
+    pub const ALL: [Code; 22] = [
         Code::BadRequest,
         Code::BadMessage,
         Code::UnknownType,
         Code::BadOffset,
         Code::Forbidden,
+        Code::Fenced,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::Conflict,
@@ -84,6 +87,7 @@ impl Code {
             Code::UnknownType => "unknown_type",
             Code::BadOffset => "bad_offset",
             Code::Forbidden => "forbidden",
+            Code::Fenced => "fenced",
             Code::NotFound => "not_found",
             Code::MethodNotAllowed => "method_not_allowed",
             Code::Conflict => "conflict",
@@ -107,7 +111,7 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Code::BadRequest | Code::BadMessage | Code::UnknownType | Code::BadOffset => 400,
-            Code::Forbidden => 403,
+            Code::Forbidden | Code::Fenced => 403,
             Code::Conflict | Code::Busy => 409,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
@@ -130,6 +134,7 @@ impl Code {
             Code::UnknownType => "Unknown message type",
             Code::BadOffset => "Bad offset",
             Code::Forbidden => "Forbidden",
+            Code::Fenced => "Fenced",
             Code::NotFound => "Not found",
             Code::MethodNotAllowed => "Method not allowed",
             Code::Conflict => "Conflict",

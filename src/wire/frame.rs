@@ -96,7 +96,7 @@ fn optional(out: &mut String, name: &str, value: Option<&str>) {
 }
 
 /// The data verbatim where it is one JSON value, else as text.
-fn payload(out: &mut String, data: &str) {
+pub(super) fn payload(out: &mut String, data: &str) {
     if serde_json::from_str::<&RawValue>(data).is_ok() {
         out.push_str(r#","json":"#);
         out.push_str(data);

@@ -1,10 +1,10 @@
-//! What live control came to: the members of an `ack`, and the JSON body of the answer over HTTP.
+//! What live control and publishing came to: the members of an `ack`, and the JSON body of the answer over HTTP.
 
 use bytestring::ByteString;
 
 use crate::session::{Offset, RunId, SessionId};
 
-/// What a message of live control came to.
+/// What a message came to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// Of a `send`.
@@ -35,6 +35,8 @@ pub enum Outcome {
     },
     /// The answer to `queue`.
     Queue(Vec<QueuedItem>),
+    /// Of a `publish`: the entry; of a `read`: where the user's cursor is now.
+    At(Offset),
 }
 
 /// What became of a `send`.
@@ -148,6 +150,7 @@ impl Outcome {
                 }
                 members
             }
+            Outcome::At(offset) => json!({"offset": offset.to_string()}),
             Outcome::Queue(items) => json!({"items": items.iter().map(QueuedItem::to_json).collect::<Vec<_>>()}),
         }
     }

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::session::{ActiveRun, Gap, Offset, SessionId};
 use crate::wire::frame::{members, quoted};
+use crate::wire::sharing::{Here, put_present};
 use crate::wire::{Code, Outcome, Reference};
 
 /// A message of the server that is not an entry of the log.
@@ -32,6 +33,10 @@ pub enum ServerMessage<'a> {
         tail: Offset,
         /// The active runs.
         runs: &'a [ActiveRun],
+        /// Who is here.
+        present: &'a [Here<'a>],
+        /// How far this user has read.
+        read: Option<Offset>,
         /// Whether entries between `offset` and `tail` follow first.
         replaying: bool,
     },
@@ -124,15 +129,20 @@ impl ServerMessage<'_> {
                 );
                 put(&mut out, format_args!(r#","reconnect":{{"min_ms":{min},"max_ms":{max}}}"#));
             }
-            ServerMessage::Attached { reference, session, offset, tail, runs, replaying } => {
+            ServerMessage::Attached { reference, session, offset, tail, runs, present, read, replaying } => {
                 out.push_str(r#"{"type":"attached""#);
                 put_reference(&mut out, *reference);
                 put(&mut out, format_args!(r#","session":"{session}","offset":"{offset}","tail":"{tail}","runs":["#));
                 for (i, run) in runs.iter().enumerate() {
-                    let comma = if i == 0 { "" } else { "," };
-                    put(&mut out, format_args!(r#"{comma}{{"run":"{}","started":"{}"}}"#, run.run, run.started));
+                    out.push_str(if i == 0 { "" } else { "," });
+                    put_run(&mut out, run);
                 }
-                put(&mut out, format_args!(r#"],"replaying":{replaying}"#));
+                out.push_str(r#"],"present":"#);
+                put_present(&mut out, present.iter().copied());
+                if let Some(read) = read {
+                    put(&mut out, format_args!(r#","read":"{read}""#));
+                }
+                put(&mut out, format_args!(r#","replaying":{replaying}"#));
             }
             ServerMessage::Live { session, offset } => {
                 put(&mut out, format_args!(r#"{{"type":"live","session":"{session}","offset":"{offset}""#));
@@ -189,6 +199,19 @@ impl ServerMessage<'_> {
         debug_assert!(serde_json::from_str::<&RawValue>(&out).is_ok(), "{out}");
         out
     }
+}
+
+fn put_run(out: &mut String, run: &ActiveRun) {
+    let state = if run.stalled { "stalled" } else { "active" };
+    put(out, format_args!(r#"{{"run":"{}","started":"{}","state":"{state}""#, run.run, run.started));
+    if let Some(source) = &run.source {
+        out.push_str(r#","source":"#);
+        quoted(out, source);
+    }
+    if let Some(parent) = &run.parent {
+        put(out, format_args!(r#","parent":"{parent}""#));
+    }
+    out.push('}');
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {

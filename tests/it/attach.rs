@@ -63,7 +63,8 @@ async fn a_device_that_attaches_in_the_middle_of_a_run_is_told_what_is_active_an
     run.caller.arrives("data: 1\n\n").await;
     let mut device = stage.sidecar.connect().await;
     let attached = device.attach("s").await;
-    assert_eq!(attached["runs"], json!([{"run": run.id, "started": run.caller.header("sidestream-offset")}]));
+    let started = run.caller.header("sidestream-offset");
+    assert_eq!(attached["runs"], json!([{"run": run.id, "started": started, "state": "active"}]));
     let replay = device.collect_until_live().await;
     assert_eq!(replay.len(), 2);
     run.upstream.event("2").await;

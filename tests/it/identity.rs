@@ -35,11 +35,12 @@ async fn a_session_is_found_by_the_first_rule_that_yields_one(
 #[tokio::test]
 async fn the_clients_own_word_comes_before_every_rule() {
     let mut stage = Stage::with(Store::Embedded, RULES).await;
-    let ask =
-        stage.sidecar.post("/rules/path-1/chat").header("sidestream-session", "mine").header("x-thread", "theirs");
+    let ask = stage.sidecar.post("/rules/path-1/chat").header("sidestream-session", "mine");
+    let ask = ask.header("x-thread", "theirs").header("sidestream-source", "me").header("sidestream-run", "forged");
     let run = stage.answered(ask).await;
     assert_eq!(run.session, "mine");
-    assert_eq!(run.upstream.header("sidestream-session"), None, "our own headers are not forwarded");
+    assert_eq!(run.upstream.header("sidestream-source"), None, "our own headers are not forwarded");
+    assert_eq!(run.upstream.header("sidestream-run"), Some(&*run.id), "but the agent is told what is so");
 }
 
 #[tokio::test]

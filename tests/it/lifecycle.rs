@@ -184,6 +184,45 @@ async fn an_owner_that_was_paused_for_twenty_seconds_writes_nothing_and_lets_go_
     assert_eq!(other.entries("talking").await.len(), 4);
 }
 
+/// The owner hears nothing any more; who takes its run over does what it was asked to.
+#[tokio::test]
+async fn a_cancel_of_a_run_whose_owner_is_gone_is_done_by_who_takes_it_over_and_says_who_asked() {
+    let mut stage = Stage::on(Store::Redis).await;
+    let other = stage.another_sidecar().await;
+    let run = begun(&mut stage, "s").await;
+    let mut phone = other.connect_to("/_sidestream/v1/ws?client=phone").await;
+    phone.attach("s").await;
+    stage.sidecar.process().kill();
+    let ack = phone.ask(json!({"type": "cancel", "session": "s", "run": run.id})).await;
+    assert_eq!((&ack["outcome"], &ack["upstream"]), (&json!("cancelled"), &json!("unknown")), "{ack}");
+    let all = other.entries("s").await;
+    let terminal = terminal_of(&all, &run.id);
+    assert_eq!((&terminal["state"], &terminal["by"]["client"]), (&json!("cancelled"), &json!("phone")), "{terminal}");
+    assert_eq!(
+        (&terminal["reason"], &terminal["events"], &terminal["bytes"]),
+        (&json!("owner_lost"), &json!(2), &json!(10))
+    );
+    assert_eq!(terminal["duration_ms"], terminal.offset().ms - all[0].offset().ms);
+}
+
+#[tokio::test]
+async fn what_waited_for_a_run_of_a_dead_owner_starts_elsewhere() {
+    let mut stage = Stage::on(Store::Redis).await;
+    let other = stage.another_sidecar().await;
+    let run = begun(&mut stage, "s").await;
+    let mut phone = other.connect_to("/chat").await;
+    phone.attach("s").await;
+    let queued = phone.ask(json!({"type": "send", "session": "s", "body": 2, "on_busy": "queue"})).await;
+    assert_eq!(queued["outcome"], "queued", "{queued}");
+    stage.sidecar.process().kill();
+    let mut upstream = stage.agent.asked().await;
+    upstream.sse().await;
+    upstream.end().await;
+    let all = phone.collect_until_terminal(queued["run"].as_str().unwrap()).await;
+    assert_eq!(terminal_of(&all, &run.id)["state"], "interrupted");
+    assert_eq!(all.last().unwrap()["state"], "completed");
+}
+
 /// How a store is away.
 #[derive(Clone, Copy, Debug)]
 enum Outage {

@@ -52,6 +52,7 @@ impl Reader {
                     Push::Entries { prev, entries } if prev == self.cursor => self.take(entries),
                     Push::Entries { entries, .. } if entries.last().unwrap().offset <= self.cursor => {}
                     Push::Entries { .. } => self.catch_up().await,
+                    Push::Note(note) => panic!("{note:?}"),
                     Push::Check => {
                         self.catch_up().await;
                     }

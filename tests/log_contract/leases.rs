@@ -50,6 +50,20 @@ async fn who_stops_renewing_is_found_dead_with_its_runs_and_may_do_nothing_more(
     assert_eq!(log.renew(&victim, LEASE).await.unwrap(), Renewal::Dead, "the dead stay dead");
 }
 
+async fn who_has_died_or_resigned_is_known_to_be_dead_and_nobody_else_is(store: Store) {
+    let log = store.open().await;
+    let (me, victim, leaver) = (instance("me"), instance("victim"), instance("leaver"));
+    for one in [&me, &victim, &leaver] {
+        log.renew(one, LEASE).await.unwrap();
+        assert!(!log.is_dead(one).await.unwrap());
+    }
+    log.resign(&leaver).await.unwrap();
+    assert!(log.is_dead(&leaver).await.unwrap());
+    sweep_until(&*log, &me, |dead| dead.iter().any(|dead| dead.instance == victim)).await;
+    assert!(log.is_dead(&victim).await.unwrap());
+    assert!(!log.is_dead(&me).await.unwrap());
+}
+
 async fn the_dead_are_found_until_their_runs_are_unlisted(store: Store) {
     let log = store.open().await;
     let (victim, first, second) = (instance("victim"), instance("first"), instance("second"));
@@ -160,6 +174,7 @@ on_every_store!(
     a_run_is_listed_until_it_is_unlisted_whoever_lists_it,
     a_store_that_works_is_steady_and_grows_steadier,
     who_stops_renewing_is_found_dead_with_its_runs_and_may_do_nothing_more,
+    who_has_died_or_resigned_is_known_to_be_dead_and_nobody_else_is,
     the_dead_are_found_until_their_runs_are_unlisted,
     who_keeps_renewing_is_never_found_dead,
     who_resigned_is_never_found_dead,

@@ -29,4 +29,6 @@ mod queueing;
 mod reading;
 mod recordings;
 mod retention;
+mod sharing;
+mod subjects;
 mod vanishing;

@@ -70,6 +70,7 @@ async fn a_run_is_known_by_its_id_alone(store: Store) {
         run: owner.run.clone(),
         owner: owner.instance.clone(),
         started,
+        last: started,
         ended: None,
         parent: None,
         cancel: None,
@@ -77,7 +78,11 @@ async fn a_run_is_known_by_its_id_alone(store: Store) {
     assert_eq!(log.run(&owner.session, &owner.run).await.unwrap(), Some(info.clone()));
     assert_eq!(log.run(&owner.session, &run_id("other")).await.unwrap(), None);
 
-    info.ended = Some((owner.ends(&*log, Terminal::Completed).await, Terminal::Completed));
+    info.last = owner.says(&*log, &["a", "b"]).await.1;
+    assert_eq!(log.run(&owner.session, &owner.run).await.unwrap(), Some(info.clone()));
+
+    info.last = owner.ends(&*log, Terminal::Completed).await;
+    info.ended = Some((info.last, Terminal::Completed));
     assert_eq!(log.run(&owner.session, &owner.run).await.unwrap(), Some(info));
 }
 

@@ -192,6 +192,7 @@ impl Reader {
             }
             Push::Entries { entries, .. } if entries.last().unwrap().offset <= self.cursor => {}
             Push::Entries { .. } => self.catch_up().await,
+            Push::Note(note) => panic!("{note:?}"),
             Push::Check => {
                 self.checks += 1;
                 self.catch_up().await;

@@ -11,7 +11,7 @@ use crate::actors::*;
 use crate::redis_server::RedisServer;
 
 /// The keys of the document, as patterns: `*` is one id.
-const DOCUMENTED: [&str; 13] = [
+const DOCUMENTED: [&str; 16] = [
     "ss:{default:*}:log",
     "ss:{default:*}:meta",
     "ss:{default:*}:active",
@@ -19,7 +19,10 @@ const DOCUMENTED: [&str; 13] = [
     "ss:{default:*}:cancels",
     "ss:{default:*}:queue",
     "ss:{default:*}:items",
+    "ss:{default:*}:presence",
+    "ss:{default:*}:cursors",
     "ss:run:*",
+    "ss:subj:*",
     "ss:idem:*",
     "ss:{inst}:alive:*",
     "ss:{inst}:runs:*",
@@ -78,6 +81,13 @@ async fn everything(log: &dyn Log) {
     for target in [CancelTarget::Active, CancelTarget::Key("another key".into())] {
         log.cancel(CancelRequest { session: keyed.session.clone(), target, by: "{}".into() }).await.unwrap();
     }
+    let (connection, client) = (ConnectionId::parse("c1").unwrap(), ClientName::parse("phone").unwrap());
+    let present = Present { connection, client: client.clone(), state: "{}".into() };
+    log.appear(&keyed.session, present, lease).await.unwrap();
+    let Bounds::Live(bounds) = log.bounds(&keyed.session).await.unwrap() else { panic!("it is gone") };
+    let user = User::Client(client.clone());
+    log.mark_read(&keyed.session, ReadCursor { user, client, offset: bounds.tail }).await.unwrap();
+    assert!(log.bind(&keyed.session, &Subject::from_digest([7; 32])).await.unwrap());
     log.resign(&other).await.unwrap();
     log.sweep(&me).await.unwrap();
 }

@@ -3,12 +3,16 @@
 use std::fmt::Display;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{TryStreamExt as _, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::wait::within;
 
@@ -78,6 +82,19 @@ impl Ask {
         Answer { status: head.status, headers: head.headers, arrived: BytesMut::new(), body, what }
     }
 
+    /// Sends its head; the body follows as the test likes.
+    pub(crate) async fn upload(self) -> Upload {
+        let stream = within("a connection", TcpStream::connect(&self.authority)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (frames, mut waiting) = mpsc::channel::<Result<Bytes, &'static str>>(1);
+        let frames_of = stream::poll_fn(move |cx| waiting.poll_recv(cx)).map_ok(Frame::data);
+        let request = self.request.body(BodyExt::boxed(StreamBody::new(frames_of))).unwrap();
+        let connection = tokio::spawn(connection);
+        let answer = tokio::spawn(async move { sender.send_request(request).await });
+        Upload { frames, answer, connection: connection.abort_handle(), what: self.what }
+    }
+
     /// The same, for an answer that may be an upgrade.
     pub(crate) async fn exchange(self) -> Response<Incoming> {
         let what = format!("the answer to {}", self.what);
@@ -91,6 +108,51 @@ impl Ask {
         };
         within(what, exchange).await
     }
+}
+
+/// A request whose body is under way.
+pub(crate) struct Upload {
+    frames: mpsc::Sender<Result<Bytes, &'static str>>,
+    answer: JoinHandle<hyper::Result<Response<Incoming>>>,
+    connection: AbortHandle,
+    what: String,
+}
+
+impl Upload {
+    /// More of the body. Waits while the server does not read.
+    pub(crate) async fn write(&mut self, bytes: impl Into<Bytes>) {
+        // A server that has answered already reads no more; what it has answered is for the test to see.
+        let _ = within(format!("{} to be read", self.what), self.frames.send(Ok(bytes.into()))).await;
+    }
+
+    /// One SSE event with this data.
+    pub(crate) async fn event(&mut self, data: impl Display) {
+        self.write(format!("data: {data}\n\n")).await;
+    }
+
+    /// Ends the body as HTTP does; the answer.
+    pub(crate) async fn end(self) -> Answer {
+        let Upload { frames, answer, what, .. } = self;
+        drop(frames);
+        answered(answer, what).await
+    }
+
+    /// The answer that comes although the body has not ended.
+    pub(crate) async fn refused(self) -> Answer {
+        answered(self.answer, self.what).await
+    }
+
+    /// Closes the connection in the middle of the body.
+    pub(crate) fn break_off(self) {
+        self.answer.abort();
+        self.connection.abort();
+    }
+}
+
+async fn answered(answer: JoinHandle<hyper::Result<Response<Incoming>>>, what: String) -> Answer {
+    let response = within(format!("the answer to {what}"), answer).await.unwrap();
+    let (head, body) = response.unwrap_or_else(|error| panic!("{what}: {error:?}")).into_parts();
+    Answer { status: head.status, headers: head.headers, arrived: BytesMut::new(), body, what }
 }
 
 impl Answer {
@@ -148,12 +210,19 @@ impl Answer {
         serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{what}: {error} in {:?}", last(&body)))
     }
 
-    /// The problem document that it is, by its code (RFC 9457).
-    pub(crate) async fn problem(self) -> (u16, String) {
+    /// The problem document that it is.
+    pub(crate) async fn problem_document(self) -> Value {
         assert_eq!(self.header("content-type"), "application/problem+json");
         let status = self.status.as_u16();
         let document = self.json().await;
         assert_eq!(document["status"], status, "{document}");
+        document
+    }
+
+    /// The problem document that it is, by its code (RFC 9457).
+    pub(crate) async fn problem(self) -> (u16, String) {
+        let status = self.status.as_u16();
+        let document = self.problem_document().await;
         (status, document["code"].as_str().unwrap().to_owned())
     }
 }

@@ -77,6 +77,12 @@ impl Message {
     pub(crate) fn is_entry(&self) -> bool {
         matches!(self.kind(), "event" | "event_dropped" | "run" | "input" | "result" | "steer" | "status")
             && self.session().is_some()
+            && !self.is_ephemeral()
+    }
+
+    /// Whether it was said only to those who are here.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.value["ephemeral"] == true
     }
 
     /// Whether it is the terminal of a run.

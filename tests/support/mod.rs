@@ -21,6 +21,8 @@ mod wait;
 mod websocket;
 
 pub(crate) use agent::Agent;
+#[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use http::Upload;
 pub(crate) use http::{Answer, Ask, End};
 pub(crate) use message::{Message, events_of, terminal_of};
 #[allow(unused_imports, reason = "used by some of the test binaries")]

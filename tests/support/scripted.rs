@@ -17,6 +17,7 @@ pub(crate) struct ScriptedAgent {
     address: SocketAddr,
     requests: mpsc::Receiver<Asked>,
     count: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 /// A request that waits for what the test answers. Dropping it closes the connection.
@@ -35,9 +36,11 @@ impl ScriptedAgent {
         let address = listener.local_addr().unwrap();
         let count = Arc::new(AtomicUsize::new(0));
         let (sender, requests) = mpsc::channel(64);
-        let counter = count.clone();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (counter, accepted) = (count.clone(), connections.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (sender, counter) = (sender.clone(), counter.clone());
                 tokio::spawn(async move {
                     stream.set_nodelay(true).unwrap();
@@ -48,7 +51,7 @@ impl ScriptedAgent {
                 });
             }
         });
-        ScriptedAgent { address, requests, count }
+        ScriptedAgent { address, requests, count, connections }
     }
 
     /// Where it listens, `http://…`.
@@ -59,6 +62,11 @@ impl ScriptedAgent {
     /// The next request.
     pub(crate) async fn asked(&mut self) -> Asked {
         within("a request to the upstream", self.requests.recv()).await.unwrap()
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// How many requests have come.

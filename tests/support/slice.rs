@@ -22,6 +22,7 @@ impl Slice {
     /// Takes the next message of this session.
     pub(crate) fn take(&mut self, message: &Message) {
         match message.kind() {
+            "event" if message.is_ephemeral() => assert!(message["offset"].is_null(), "{message}"),
             "event" | "event_dropped" | "run" | "input" | "result" | "steer" | "status" => {
                 let offset = message.offset();
                 let follows = match message.prev() {

@@ -192,6 +192,11 @@ impl<'t> Batch<'t> {
         {
             return Ok(Appended::Duplicate { last: current.last, flags });
         }
+        if let Some(run) = append.records.first().and_then(|record| record.run.as_ref())
+            && let Some(closed) = self.closed_to_producers(&append.session, run)?
+        {
+            return Ok(Appended::Closed(closed));
+        }
         if append.first_n > n + 1 {
             return Ok(Appended::Gap { expected: n + 1 });
         }
@@ -210,6 +215,19 @@ impl<'t> Batch<'t> {
         }
         self.announce(&append.session, push);
         Ok(Appended::Stored { first, last, flags, next: None })
+    }
+
+    /// Why a producer cannot write into this run, if it cannot: it is not active here.
+    fn closed_to_producers(&mut self, session: &SessionId, run: &RunId) -> Result<Option<Closed>, Fault> {
+        let row = self.run_row(run)?;
+        let Known::Live(state) = self.sessions.load(&mut self.tables, session)? else {
+            return Ok(Some(Closed::Unknown));
+        };
+        if state.active_run(run).is_some() {
+            return Ok(None);
+        }
+        let ended = row.filter(|row| row.number == state.number).and_then(|row| row.ended?.ended);
+        Ok(Some(ended.map_or(Closed::Unknown, |(offset, state)| Closed::Terminal { offset, state })))
     }
 
     pub(super) fn takeover(&mut self, takeover: &Takeover) -> Result<TakenOver, Fault> {
@@ -293,6 +311,23 @@ impl<'t> Batch<'t> {
         Ok(Claim::Won)
     }
 
+    pub(super) fn amend(&mut self, key: &str, from: &ByteString, to: Option<&ByteString>) -> Result<bool, Fault> {
+        let known = self.tables.claims.get(key)?.and_then(|claim| {
+            let (claimed_ms, value) = claim.value();
+            let expired = retention::claim_has_expired(&self.retention, claimed_ms, self.now_ms);
+            (!expired).then(|| ByteString::from(value))
+        });
+        if known.as_ref() != Some(from) {
+            return Ok(known.as_ref() == to);
+        }
+        match to {
+            Some(value) => self.tables.claims.insert(key, (self.now_ms, &**value))?,
+            None => self.tables.claims.remove(key)?,
+        };
+        self.changed = true;
+        Ok(true)
+    }
+
     pub(super) fn run_row(&self, run: &RunId) -> Result<Option<RunRow>, Fault> {
         self.tables.runs.get(run.as_str())?.map(|row| RunRow::decode(row.value())).transpose()
     }
@@ -303,7 +338,7 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    fn announce(&mut self, session: &SessionId, push: Push) {
+    pub(super) fn announce(&mut self, session: &SessionId, push: Push) {
         self.changed = true;
         self.pushes.push((session.clone(), push));
     }

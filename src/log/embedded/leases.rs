@@ -126,6 +126,11 @@ impl Leases {
         }
     }
 
+    /// Whom nobody here knows, an earlier process was, or one that has resigned.
+    pub(super) fn is_dead(&self, instance: &InstanceId) -> bool {
+        self.lock().get(instance).is_none_or(|instance| matches!(instance.life, Life::Dead))
+    }
+
     /// Whom `by` finds dead: absent twice, half a second apart. The dead are found again while
     /// they have runs, for whoever found them first may have died as well.
     pub(super) fn sweep(&self, by: &InstanceId, now: Instant) -> Vec<DeadInstance> {

@@ -14,16 +14,18 @@ use super::error::{Fault, OpenError};
 use super::followers::Followers;
 use super::leases::Leases;
 use super::options::EmbeddedOptions;
+use super::presence::Presence;
 use super::read::Snapshot;
 use super::request::{CLOSED, Job, Request};
 use super::start;
 use super::writer::{QUEUE, now_ms};
 use crate::log::{
-    Answer, Append, Appended, Bounds, CancelOutcome, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance,
-    Following, Log, OpenRun, Opened, PageLimits, QueuedRun, Read, Renewal, Retention, RunInfo, SessionRow, Starts,
-    StoreHealth, TakenOver, Takeover, Unavailable,
+    Answer, Appeared, Append, Appended, Bounds, CancelOutcome, CancelRequest, Cancelled, Claim, Command, Commands,
+    DeadInstance, Ephemeral, Following, Log, Marked, Note, OpenRun, Opened, OwnSession, PageLimits, Present, Push,
+    QueuedRun, Read, ReadCursor, Renewal, Retention, RunInfo, SessionRow, Shared, Starts, StoreHealth, TakenOver,
+    Takeover, Unavailable, Used,
 };
-use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
+use crate::session::{ConnectionId, Entry, InstanceId, Offset, RunId, SessionId, Subject};
 
 /// Reads that may be at work at once, which bounds their threads and the pages in memory; more wait.
 const READERS: usize = 8;
@@ -35,6 +37,7 @@ pub struct EmbeddedLog {
     readers: Semaphore,
     followers: Arc<Followers>,
     leases: Leases,
+    presence: Presence,
     health: watch::Receiver<StoreHealth>,
     retention: Retention,
 }
@@ -62,6 +65,7 @@ impl EmbeddedLog {
             readers: Semaphore::new(READERS),
             followers: writer.followers.clone(),
             leases: Leases::after(stranded),
+            presence: Presence::default(),
             health,
             retention: writer.retention,
         };
@@ -104,6 +108,19 @@ impl EmbeddedLog {
         Ok(cancelled)
     }
 
+    async fn do_erase(&self, session: SessionId) -> Result<bool, Unavailable> {
+        let erased = session.clone();
+        let existed = self.write(move |batch| batch.erase(&erased)).await?;
+        self.presence.forget(&session);
+        Ok(existed)
+    }
+
+    async fn do_shared(&self, session: SessionId) -> Result<Shared, Unavailable> {
+        let (present, lease_ends_in) = self.presence.present(&session, Instant::now());
+        let cursors = self.snapshot(move |snapshot| snapshot.cursors(&session)).await?;
+        Ok(Shared { present, lease_ends_in, cursors })
+    }
+
     /// Reads a snapshot, off the async threads.
     async fn snapshot<T: Send + 'static>(
         &self,
@@ -123,7 +140,14 @@ impl EmbeddedLog {
 
 impl Log for EmbeddedLog {
     fn open_run(&self, open: OpenRun) -> Answer<'_, Opened> {
-        self.write(move |batch| batch.open_run(&open)).boxed()
+        self.write(move |batch| {
+            let opened = batch.open_run(&open)?;
+            if let Some(subject) = &open.subject {
+                batch.bind(&open.session, subject)?;
+            }
+            Ok(opened)
+        })
+        .boxed()
     }
 
     fn append(&self, append: Append) -> Answer<'_, Appended> {
@@ -193,13 +217,64 @@ impl Log for EmbeddedLog {
     }
 
     fn erase<'a>(&'a self, session: &'a SessionId) -> Answer<'a, bool> {
+        self.do_erase(session.clone()).boxed()
+    }
+
+    fn appear<'a>(&'a self, session: &'a SessionId, client: Present, lease: Duration) -> Answer<'a, Appeared> {
+        at_once(self.presence.appear(&self.followers, session, client, lease, Instant::now()))
+    }
+
+    fn stay<'a>(
+        &'a self,
+        session: &'a SessionId,
+        connections: Vec<ConnectionId>,
+        lease: Duration,
+    ) -> Answer<'a, Vec<ConnectionId>> {
+        at_once(self.presence.stay(session, connections, lease, Instant::now()))
+    }
+
+    fn depart<'a>(&'a self, session: &'a SessionId, connection: &'a ConnectionId) -> Answer<'a, ()> {
+        self.presence.depart(&self.followers, session, connection);
+        at_once(())
+    }
+
+    fn mark_read<'a>(&'a self, session: &'a SessionId, cursor: ReadCursor) -> Answer<'a, Marked> {
         let session = session.clone();
-        self.write(move |batch| batch.erase(&session)).boxed()
+        self.write(move |batch| batch.mark_read(&session, &cursor)).boxed()
+    }
+
+    fn say<'a>(&'a self, session: &'a SessionId, said: Ephemeral) -> Answer<'a, ()> {
+        self.followers.publish(vec![(session.clone(), Push::Note(Note::Said(said)))]);
+        at_once(())
+    }
+
+    fn shared<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Shared> {
+        self.do_shared(session.clone()).boxed()
+    }
+
+    fn bind<'a>(&'a self, session: &'a SessionId, subject: &'a Subject) -> Answer<'a, bool> {
+        let (session, subject) = (session.clone(), subject.clone());
+        self.write(move |batch| batch.bind(&session, &subject)).boxed()
+    }
+
+    fn sessions_of<'a>(
+        &'a self,
+        subject: &'a Subject,
+        limit: usize,
+        before: Option<Used>,
+    ) -> Answer<'a, Vec<OwnSession>> {
+        let subject = subject.clone();
+        self.snapshot(move |snapshot| snapshot.sessions_of(&subject, limit, before.as_ref())).boxed()
     }
 
     fn claim<'a>(&'a self, key: &'a str, value: ByteString) -> Answer<'a, Claim> {
         let key = key.to_owned();
         self.write(move |batch| batch.claim(&key, &value)).boxed()
+    }
+
+    fn amend<'a>(&'a self, key: &'a str, from: ByteString, to: Option<ByteString>) -> Answer<'a, bool> {
+        let key = key.to_owned();
+        self.write(move |batch| batch.amend(&key, &from, to.as_ref())).boxed()
     }
 
     fn enlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
@@ -230,6 +305,10 @@ impl Log for EmbeddedLog {
     fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()> {
         self.leases.resign(instance);
         at_once(())
+    }
+
+    fn is_dead<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, bool> {
+        at_once(self.leases.is_dead(instance))
     }
 
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {

@@ -13,6 +13,7 @@
 
 mod batch;
 mod control;
+mod cursors;
 mod database;
 mod directory;
 mod encoding;
@@ -22,6 +23,7 @@ mod followers;
 mod leases;
 mod log;
 mod options;
+mod presence;
 mod queue;
 mod read;
 mod recovery;
@@ -30,6 +32,7 @@ mod retention;
 mod sessions;
 mod start;
 mod state;
+mod subjects;
 mod tables;
 mod tomb;
 mod write;

@@ -187,6 +187,7 @@ impl Batch<'_> {
             self.tables.producers.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
             self.tables.keys.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
             self.tables.items.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
+            self.tables.cursors.retain_in((number, "")..(number + 1, ""), |_, _| false)?;
             self.tables.garbage.remove(number)?;
         }
         Ok(())

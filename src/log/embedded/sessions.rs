@@ -150,6 +150,9 @@ impl Loaded {
                 for run in &state.active {
                     tables.runs.remove(run.id.as_str())?;
                 }
+                if let Some(subject) = &state.subject {
+                    tables.subjects.remove((subject.as_str(), session.as_str()))?;
+                }
                 state.tail
             }
             Known::Gone(tomb) => tomb.last,

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use super::encoding::{Decoder, put_offset, put_optional, put_text, put_varint};
 use super::error::Fault;
 use crate::log::{Fence, Retention, RunFlags, RunInfo};
-use crate::session::{InstanceId, Offset, RunId, SessionId, Terminal};
+use crate::session::{InstanceId, Offset, RunId, SessionId, Subject, Terminal};
 
 /// The format of every value in this file, in `control` and in `tomb`.
 pub(super) const FORMAT: u8 = 1;
@@ -32,6 +32,8 @@ pub(super) struct SessionState {
     pub(super) producers: u64,
     /// The runs that wait, first come first.
     pub(super) queue: Vec<Queued>,
+    /// Whose it is.
+    pub(super) subject: Option<Subject>,
 }
 
 /// A run that was opened.
@@ -100,6 +102,7 @@ impl SessionState {
             active: Vec::new(),
             producers: 0,
             queue: Vec::new(),
+            subject: None,
         }
     }
 
@@ -148,6 +151,9 @@ impl SessionState {
         for queued in &self.queue {
             queued.encode(&mut value);
         }
+        if let Some(subject) = &self.subject {
+            put_text(&mut value, subject.as_str());
+        }
         value
     }
 
@@ -167,7 +173,24 @@ impl SessionState {
         let active = (0..count).map(|_| Run::decode(&mut from)).collect::<Result<_, _>>()?;
         let count = from.varint()?;
         let queue = (0..count).map(|_| Queued::decode(&mut from)).collect::<Result<_, _>>()?;
-        Ok(SessionState { number, created_ms, written_ms, tail, trimmed, bytes, newest_run, active, producers, queue })
+        // Nothing follows in a session that is nobody's.
+        let subject = match from.remaining() {
+            0 => None,
+            _ => Some(Subject::parse(&from.text()?).ok_or(from.damaged())?),
+        };
+        Ok(SessionState {
+            number,
+            created_ms,
+            written_ms,
+            tail,
+            trimmed,
+            bytes,
+            newest_run,
+            active,
+            producers,
+            queue,
+            subject,
+        })
     }
 }
 
@@ -182,6 +205,7 @@ impl Run {
             run: self.id.clone(),
             owner: self.owner.clone(),
             started: self.started,
+            last: self.last,
             ended: self.ended,
             parent: self.parent.clone(),
             cancel: self.cancel.clone(),
@@ -358,6 +382,7 @@ mod tests {
             newest: Option<u128>,
             active in proptest::collection::vec(run(), 0..4),
             queue in proptest::collection::vec(queued(), 0..4),
+            subject: Option<[u8; 32]>,
         ) {
             let state = SessionState {
                 number: numbers[0],
@@ -370,6 +395,7 @@ mod tests {
                 newest_run: newest.map(RunId::from_random),
                 active,
                 queue,
+                subject: subject.map(Subject::from_digest),
             };
             prop_assert_eq!(SessionState::decode(&state.encode()).unwrap(), state);
         }

@@ -13,6 +13,8 @@
 //! | `keys` | (session number, key of a `send`) → its run |
 //! | `cancels` | `<session> key <key>` or `<session> run <run>` that was cancelled before it was there → `EarlyCancel` |
 //! | `items` | (session number, run) → what a queued run waits with |
+//! | `cursors` | (session number, user) → how far it has read: offset, client |
+//! | `subjects` | (subject, session) → when the subject used it last, ms |
 //! | `garbage` | number of a session that is gone and whose entries are still to be removed |
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
@@ -36,6 +38,8 @@ pub(super) const CLAIMS: TableDefinition<&str, (u64, &str)> = TableDefinition::n
 pub(super) const KEYS: TableDefinition<(u64, &str), &str> = TableDefinition::new("keys");
 pub(super) const CANCELS: TableDefinition<&str, &[u8]> = TableDefinition::new("cancels");
 pub(super) const ITEMS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("items");
+pub(super) const CURSORS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("cursors");
+pub(super) const SUBJECTS: TableDefinition<(&str, &str), u64> = TableDefinition::new("subjects");
 pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
 
 /// All tables, open for writing in one transaction.
@@ -51,6 +55,8 @@ pub(super) struct Tables<'t> {
     pub(super) keys: Table<'t, (u64, &'static str), &'static str>,
     pub(super) cancels: Table<'t, &'static str, &'static [u8]>,
     pub(super) items: Table<'t, (u64, &'static str), &'static [u8]>,
+    pub(super) cursors: Table<'t, (u64, &'static str), &'static [u8]>,
+    pub(super) subjects: Table<'t, (&'static str, &'static str), u64>,
     pub(super) garbage: Table<'t, u64, ()>,
 }
 
@@ -69,6 +75,8 @@ impl<'t> Tables<'t> {
             keys: transaction.open_table(KEYS)?,
             cancels: transaction.open_table(CANCELS)?,
             items: transaction.open_table(ITEMS)?,
+            cursors: transaction.open_table(CURSORS)?,
+            subjects: transaction.open_table(SUBJECTS)?,
             garbage: transaction.open_table(GARBAGE)?,
         })
     }

@@ -15,6 +15,7 @@ impl RedisLog {
     pub(super) async fn do_append(&self, append: Append) -> Result<Appended, Unavailable> {
         let Append { session, writer, first_n, records, seen } = append;
         debug_assert!(!records.is_empty(), "an append has records");
+        debug_assert!(records.iter().all(|record| record.run == records[0].run), "an append is of one run, or of none");
         let keys = self.keys.session(&session);
         let batch = Batch::of(&records, self.options.push_payload_limit);
         let terminal = terminal_of(&writer, &records);
@@ -28,7 +29,10 @@ impl RedisLog {
                     Writer::Run { run, fence } => {
                         command.arg("run").arg(run.as_str()).arg(fence.counter).arg(word(&fence.nonce))
                     }
-                    Writer::Producer { id, epoch } => command.arg("producer").arg(&**id).arg(*epoch).arg(""),
+                    Writer::Producer { id, epoch } => {
+                        let run = records[0].run.as_ref().map_or("", RunId::as_str);
+                        command.arg("producer").arg(&**id).arg(*epoch).arg(run)
+                    }
                 };
                 command.arg(first_n).arg(seen.map(|seen| seen.to_string()).unwrap_or_default());
                 command.arg(terminal.map(Terminal::as_str).unwrap_or_default());

@@ -253,6 +253,6 @@ fn live(meta: Meta, active: Vec<(String, String)>) -> SessionBounds {
 }
 
 fn active_run(run: &str, value: &str) -> Option<RunInfo> {
-    let RunField { owner, started, ended, parent, cancel } = RunField::parse_active(value)?;
-    Some(RunInfo { run: RunId::from_store(run).ok()?, owner, started, ended, parent, cancel })
+    let RunField { owner, started, last, ended, parent, cancel } = RunField::parse_active(value)?;
+    Some(RunInfo { run: RunId::from_store(run).ok()?, owner, started, last, ended, parent, cancel })
 }

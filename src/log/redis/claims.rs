@@ -6,7 +6,7 @@ use super::RedisLog;
 use super::fields::unexpected;
 use super::supervisor::Lane;
 use crate::log::{Claim, Unavailable};
-use crate::session::SessionId;
+use crate::session::{SessionId, Subject};
 
 impl RedisLog {
     pub(super) async fn do_claim(&self, key: &str, value: ByteString) -> Result<Claim, Unavailable> {
@@ -27,17 +27,39 @@ impl RedisLog {
         }
     }
 
+    pub(super) async fn do_amend(
+        &self,
+        key: &str,
+        from: ByteString,
+        to: Option<ByteString>,
+    ) -> Result<bool, Unavailable> {
+        let key = self.keys.claim(key);
+        let lua = &self.supervisor.scripts().amend;
+        let mut command = lua.call(&[&key], (3, 512));
+        command.arg(&*from).arg(to.as_deref().unwrap_or_default()).arg(self.ttl_ms());
+        let done: u8 = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
+            .await?;
+        Ok(done == 1)
+    }
+
     pub(super) async fn do_erase(&self, session: &SessionId) -> Result<bool, Unavailable> {
         let keys = self.keys.session(session);
         let lua = &self.supervisor.scripts().erase;
-        let erased: u8 = self
+        let answer: Vec<String> = self
             .supervisor
             .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (4, 512));
+                let mut command = lua.call(&keys.all(), (4, 640));
                 self.add_bounds(&mut command, &identity);
                 async move { lua.send(&command, &mut connection).await }
             })
             .await?;
-        Ok(erased == 1)
+        if let [_, subject] = &answer[..]
+            && let Some(subject) = Subject::parse(subject)
+        {
+            self.disown(&subject, session).await?;
+        }
+        Ok(answer.first().is_some_and(|erased| erased == "1"))
     }
 }

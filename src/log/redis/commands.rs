@@ -3,6 +3,8 @@
 //! ```text
 //! <id> 1 cancel <session> <run> <by>
 //! <id> 1 steer <session> <run> <receipt> <client> <body>
+//! <id> 1 came <session> <run> <caller>
+//! <id> 1 left <session> <run> <caller>
 //! ```
 //!
 //! `<id>`: 16 random hexadecimal digits, so that two equal commands are two; `1`: the version of what
@@ -53,6 +55,10 @@ pub(super) fn encode(command: &Command) -> String {
     let id = random::u64();
     match command {
         Command::Cancel { session, run, by } => format!("{id:016x} {VERSION} cancel {session} {run} {by}"),
+        Command::Caller { session, run, caller, here } => {
+            let verb = if *here { "came" } else { "left" };
+            format!("{id:016x} {VERSION} {verb} {session} {run} {caller}")
+        }
         Command::Steer(SteerOrder { session, run, receipt, client, body }) => {
             format!("{id:016x} {VERSION} steer {session} {run} {receipt} {} {body}", word(client))
         }
@@ -69,6 +75,12 @@ pub(super) fn decode(element: &str) -> Option<Command> {
             let session = SessionId::from_store(words.next()?).ok()?;
             let run = RunId::from_store(words.next()?).ok()?;
             Some(Command::Cancel { session, run, by: words.next()?.into() })
+        }
+        "came" | "left" => {
+            let mut words = rest.splitn(3, ' ');
+            let session = SessionId::from_store(words.next()?).ok()?;
+            let run = RunId::from_store(words.next()?).ok()?;
+            Some(Command::Caller { session, run, caller: words.next()?.into(), here: verb == "came" })
         }
         "steer" => {
             let mut words = rest.splitn(5, ' ');
@@ -93,6 +105,11 @@ mod tests {
         for by in ["", r#"{"client":"a b"}"#] {
             let (session, run) = (SessionId::from_digest_text("abc"), RunId::from_random(1));
             let command = Command::Cancel { session, run, by: by.into() };
+            assert_eq!(decode(&encode(&command)), Some(command));
+        }
+        for here in [true, false] {
+            let (session, run) = (SessionId::from_digest_text("abc"), RunId::from_random(1));
+            let command = Command::Caller { session, run, caller: "c1".into(), here };
             assert_eq!(decode(&encode(&command)), Some(command));
         }
     }

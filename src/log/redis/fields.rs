@@ -145,6 +145,8 @@ pub(super) struct RunField {
     pub(super) owner: InstanceId,
     /// Offset of its `started` entry.
     pub(super) started: Offset,
+    /// Offset of the newest entry of its owner; of the `started` one where only that is known.
+    pub(super) last: Offset,
     /// Its end.
     pub(super) ended: Option<(Offset, Terminal)>,
     /// The run that has begun it.
@@ -157,7 +159,7 @@ impl RunField {
     /// Reads it; `None` for a run that was never started, too.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.splitn(13, ' ').collect();
-        let [state, _counter, _nonce, _n, owner, started, _last, ended, cancel, parent, _route, _key, by] = parts[..]
+        let [state, _counter, _nonce, _n, owner, started, last, ended, cancel, parent, _route, _key, by] = parts[..]
         else {
             return None;
         };
@@ -166,7 +168,8 @@ impl RunField {
             state => Some((ended.parse().ok()?, Terminal::parse(state)?)),
         };
         let (owner, started) = (InstanceId::from_store(owner).ok()?, started.parse().ok()?);
-        Some(RunField { owner, started, ended, parent: parent_of(parent), cancel: cancel_of(cancel, by) })
+        let last = last.parse().ok()?;
+        Some(RunField { owner, started, last, ended, parent: parent_of(parent), cancel: cancel_of(cancel, by) })
     }
 
     /// Reads the value of an active run.
@@ -174,7 +177,14 @@ impl RunField {
         let parts: Vec<&str> = text.splitn(7, ' ').collect();
         let [started, owner, cancel, parent, _route, _key, by] = parts[..] else { return None };
         let (owner, started) = (InstanceId::from_store(owner).ok()?, started.parse().ok()?);
-        Some(RunField { owner, started, ended: None, parent: parent_of(parent), cancel: cancel_of(cancel, by) })
+        Some(RunField {
+            owner,
+            started,
+            last: started,
+            ended: None,
+            parent: parent_of(parent),
+            cancel: cancel_of(cancel, by),
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::session::{InstanceId, RunId, SessionId};
+use crate::session::{InstanceId, RunId, SessionId, Subject};
 
 /// All sessions belong to this tenant until tenants exist.
 const TENANT: &str = "default";
@@ -34,13 +34,18 @@ pub(super) struct SessionKeys {
     pub(super) queue: String,
     /// What they wait with.
     pub(super) items: String,
+    /// Who is here.
+    pub(super) presence: String,
+    /// How far each user has read.
+    pub(super) cursors: String,
 }
 
 impl SessionKeys {
     /// In the order in which `session.lua` expects them.
-    pub(super) fn all(&self) -> [&str; 8] {
+    pub(super) fn all(&self) -> [&str; 10] {
         let [log, meta, active, tomb] = [&self.log, &self.meta, &self.active, &self.tomb];
-        [log, meta, active, tomb, &self.channel, &self.cancels, &self.queue, &self.items]
+        let [cancels, queue, items] = [&self.cancels, &self.queue, &self.items];
+        [log, meta, active, tomb, &self.channel, cancels, queue, items, &self.presence, &self.cursors]
     }
 }
 
@@ -61,6 +66,8 @@ impl Keys {
             cancels: key("cancels"),
             queue: key("queue"),
             items: key("items"),
+            presence: key("presence"),
+            cursors: key("cursors"),
         }
     }
 
@@ -89,6 +96,11 @@ impl Keys {
     /// The claim of an idempotency key, which may hold anything and is therefore hashed.
     pub(super) fn claim(&self, key: &str) -> String {
         format!("{}:idem:{}", self.prefix, URL_SAFE_NO_PAD.encode(Sha256::digest(key.as_bytes())))
+    }
+
+    /// The sessions of a subject.
+    pub(super) fn subject(&self, subject: &Subject) -> String {
+        format!("{}:subj:{}", self.prefix, subject.as_str())
     }
 
     /// An instance's lease.

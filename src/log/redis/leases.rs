@@ -111,6 +111,16 @@ impl RedisLog {
             .await
     }
 
+    pub(super) async fn do_is_dead(&self, instance: &InstanceId) -> Result<bool, Unavailable> {
+        let command = Cmd::new().arg("GET").arg(self.keys.alive(instance)).take();
+        let state: Option<String> = self
+            .supervisor
+            .call(Lane::Writes, |mut connection, _| async move { command.query_async(&mut connection).await })
+            .await?;
+        // Without a state it may be a living one whose lease a server that was away has lost.
+        Ok(state.as_deref() == Some("dead"))
+    }
+
     pub(super) async fn do_sweep(&self, by: &InstanceId) -> Result<Vec<DeadInstance>, Unavailable> {
         let all = self.keys.all_instances();
         let members = Cmd::new().arg("ZRANGE").arg(&all).arg(0).arg(-1).take();

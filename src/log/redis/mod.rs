@@ -7,10 +7,11 @@
 //! ```text
 //! store       RedisLog, the contract's operations        options     what the operator says
 //! append open takeover cancel queue read bounds leases claims   one operation (or noun) each
+//! presence subjects   who is here, how far users have read; whose sessions are
 //! commands    what is said to an instance                mailbox     what our own instances have heard
 //! supervisor  the connection: alive, or known to be down  server     what it is connected to
 //! listener    the pub/sub connection                      follow     who follows which session
-//! keys fields push scripts                                names, entries, pushes, Lua
+//! keys fields push notes scripts                          names, entries, pushes, Lua
 //! ```
 //!
 //! Must never: give an answer that Redis did not give (a timeout is `Unavailable`, never a
@@ -33,14 +34,17 @@ mod keys;
 mod leases;
 mod listener;
 mod mailbox;
+mod notes;
 mod open;
 mod options;
+mod presence;
 mod push;
 mod queue;
 mod read;
 mod scripts;
 mod server;
 mod store;
+mod subjects;
 mod supervisor;
 mod takeover;
 

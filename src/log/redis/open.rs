@@ -11,7 +11,7 @@ use crate::session::{RunId, SessionId};
 
 impl RedisLog {
     pub(super) async fn do_open_run(&self, open: OpenRun) -> Result<Opened, Unavailable> {
-        let OpenRun { session, run, owner, nonce, records, parent, key, route, on_busy } = open;
+        let OpenRun { session, run, owner, nonce, records, parent, key, route, on_busy, subject } = open;
         debug_assert!(!records.is_empty(), "a run has a started entry");
         let keys = self.keys.session(&session);
         let batch = Batch::of(&records, self.options.push_payload_limit);
@@ -36,10 +36,20 @@ impl RedisLog {
                     }
                 };
                 batch.add_to(&mut command, &records);
-                let mut also = connection.clone();
+                let bind = subject.as_ref().map(|subject| self.binding(&keys, &session, subject, &identity));
+                let (mut also, third) = (connection.clone(), connection.clone());
                 async move {
-                    let (found, opened) = tokio::join!(find.exec_async(&mut also), lua.send(&command, &mut connection));
-                    found.and(opened)
+                    let binding = async {
+                        match &bind {
+                            // Where the opening had to be sent again, this came before it.
+                            Some(bind) => Ok(bind.send(&third).await? || bind.send(&third).await?),
+                            None => Ok(true),
+                        }
+                    };
+                    let opening = lua.send(&command, &mut connection);
+                    let (found, opened, bound) = tokio::join!(find.exec_async(&mut also), opening, binding);
+                    found.and(bound)?;
+                    opened
                 }
             })
             .await?;
@@ -76,9 +86,9 @@ impl RedisLog {
         let now_ms = seconds * 1000 + micros / 1000;
         let live = expires.and_then(|at| at.parse::<u64>().ok()).is_some_and(|at| now_ms < at);
         let info = field.filter(|_| live).as_deref().and_then(RunField::parse);
-        Ok(info.map(|RunField { owner, started, ended, parent, cancel }| {
+        Ok(info.map(|RunField { owner, started, last, ended, parent, cancel }| {
             let run = run.clone();
-            RunInfo { run, owner, started, ended, parent, cancel }
+            RunInfo { run, owner, started, last, ended, parent, cancel }
         }))
     }
 

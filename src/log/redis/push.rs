@@ -6,6 +6,8 @@
 //! check
 //! ```
 //!
+//! and the notes (`notes`).
+//!
 //! `entries`: one group of lengths per entry, one length per string; the strings follow without
 //! separators, names and values in turn. All entries have the `ms` of `first`, and contiguous `seq`.
 //! A push that cannot be read is a reason to read the log, never an error.
@@ -15,12 +17,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::fields::entry_of;
+use super::notes;
 use crate::log::Push;
 use crate::session::{Entry, Offset};
 
 /// The push in `message`.
 pub(super) fn decode(message: Bytes) -> Push {
-    entries(&message).unwrap_or(Push::Check)
+    entries(&message).or_else(|| notes::decode(&message).map(Push::Note)).unwrap_or(Push::Check)
 }
 
 /// The last offset that `message` names, without decoding entries.

@@ -25,6 +25,13 @@ pub(super) struct Scripts {
     pub(super) resign: Lua,
     pub(super) sweep: Lua,
     pub(super) command: Lua,
+    pub(super) amend: Lua,
+    pub(super) appear: Lua,
+    pub(super) stay: Lua,
+    pub(super) depart: Lua,
+    pub(super) read: Lua,
+    pub(super) bind: Lua,
+    pub(super) note_use: Lua,
 }
 
 /// A session script that looks at the queue, too.
@@ -60,6 +67,13 @@ impl Scripts {
             resign: Lua::new(include_str!("scripts/resign.lua")),
             sweep: Lua::new(include_str!("scripts/sweep.lua")),
             command: Lua::new(include_str!("scripts/command.lua")),
+            amend: Lua::new(include_str!("scripts/amend.lua")),
+            appear: Lua::new(include_str!("scripts/appear.lua")),
+            stay: Lua::new(include_str!("scripts/stay.lua")),
+            depart: Lua::new(include_str!("scripts/depart.lua")),
+            read: session_script!("read.lua"),
+            bind: session_script!("bind.lua"),
+            note_use: Lua::new(include_str!("scripts/use.lua")),
         }
     }
 
@@ -79,6 +93,13 @@ impl Scripts {
             &self.resign,
             &self.sweep,
             &self.command,
+            &self.amend,
+            &self.appear,
+            &self.stay,
+            &self.depart,
+            &self.read,
+            &self.bind,
+            &self.note_use,
         ];
         for lua in all {
             lua.script.load_async(connection).await?;

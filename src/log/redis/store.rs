@@ -18,11 +18,11 @@ use super::options::{RedisOptions, RefusedStore};
 use super::read::Sizes;
 use super::supervisor::{State, Supervisor};
 use crate::log::{
-    Answer, Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance, Following, Log,
-    OpenRun, Opened, PageLimits, Place, QueuedRun, Read, Renewal, RunInfo, SessionRow, Starts, StoreHealth, TakenOver,
-    Takeover, Unavailable,
+    Answer, Appeared, Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance,
+    Ephemeral, Following, Log, Marked, OpenRun, Opened, OwnSession, PageLimits, Place, Present, QueuedRun, Read,
+    ReadCursor, Renewal, RunInfo, SessionRow, Shared, Starts, StoreHealth, TakenOver, Takeover, Unavailable, Used,
 };
-use crate::session::{Entry, InstanceId, Offset, RunId, SessionId};
+use crate::session::{ConnectionId, Entry, InstanceId, Offset, RunId, SessionId, Subject};
 
 /// The log on a Redis server.
 pub struct RedisLog {
@@ -169,8 +169,54 @@ impl Log for RedisLog {
         self.do_erase(session).boxed()
     }
 
+    fn appear<'a>(&'a self, session: &'a SessionId, client: Present, lease: Duration) -> Answer<'a, Appeared> {
+        self.do_appear(session, client, lease).boxed()
+    }
+
+    fn stay<'a>(
+        &'a self,
+        session: &'a SessionId,
+        connections: Vec<ConnectionId>,
+        lease: Duration,
+    ) -> Answer<'a, Vec<ConnectionId>> {
+        self.do_stay(session, connections, lease).boxed()
+    }
+
+    fn depart<'a>(&'a self, session: &'a SessionId, connection: &'a ConnectionId) -> Answer<'a, ()> {
+        self.do_depart(session, connection).boxed()
+    }
+
+    fn mark_read<'a>(&'a self, session: &'a SessionId, cursor: ReadCursor) -> Answer<'a, Marked> {
+        self.do_mark_read(session, cursor).boxed()
+    }
+
+    fn say<'a>(&'a self, session: &'a SessionId, said: Ephemeral) -> Answer<'a, ()> {
+        self.do_say(session, said).boxed()
+    }
+
+    fn shared<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Shared> {
+        self.do_shared(session).boxed()
+    }
+
+    fn bind<'a>(&'a self, session: &'a SessionId, subject: &'a Subject) -> Answer<'a, bool> {
+        self.do_bind(session, subject).boxed()
+    }
+
+    fn sessions_of<'a>(
+        &'a self,
+        subject: &'a Subject,
+        limit: usize,
+        before: Option<Used>,
+    ) -> Answer<'a, Vec<OwnSession>> {
+        self.do_sessions_of(subject, limit, before).boxed()
+    }
+
     fn claim<'a>(&'a self, key: &'a str, value: ByteString) -> Answer<'a, Claim> {
         self.do_claim(key, value).boxed()
+    }
+
+    fn amend<'a>(&'a self, key: &'a str, from: ByteString, to: Option<ByteString>) -> Answer<'a, bool> {
+        self.do_amend(key, from, to).boxed()
     }
 
     fn enlist<'a>(&'a self, instance: &'a InstanceId, session: &'a SessionId, run: &'a RunId) -> Answer<'a, bool> {
@@ -199,6 +245,10 @@ impl Log for RedisLog {
 
     fn resign<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, ()> {
         self.do_resign(instance).boxed()
+    }
+
+    fn is_dead<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, bool> {
+        self.do_is_dead(instance).boxed()
     }
 
     fn sweep<'a>(&'a self, by: &'a InstanceId) -> Answer<'a, Vec<DeadInstance>> {

@@ -84,6 +84,7 @@ fn spec(ids: Tagging) -> RunSpec {
         status: Some(200),
         source: None,
         parent: None,
+        subject: None,
         key: None,
         route: "r".into(),
         on_busy: OnBusy::Parallel,
@@ -91,6 +92,7 @@ fn spec(ids: Tagging) -> RunSpec {
         on_cancel: None,
         steer: None,
         ids,
+        grace: None,
         stall: PATIENCE,
         stall_limit: PATIENCE,
     }

@@ -1,6 +1,7 @@
 //! What the log says, and what follows from it for the direct caller.
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{Durability, End, Owner};
 use crate::log::{Append, Appended, Closed, Opened, RunFlags};
@@ -11,9 +12,11 @@ use crate::sse::Event;
 impl Owner {
     /// What the log has answered. Somebody may have asked it for the run's end.
     pub(super) fn committed(&mut self, committed: Committed) -> Option<End> {
+        self.answered_at = Instant::now();
         let flags = match committed {
             Committed::Opened(opened) => self.opened(opened),
             Committed::Appended(append, outcome) => self.appended(&append, outcome),
+            Committed::Looked(flags) => Some(flags),
         };
         flags?.cancel.filter(|_| !self.ended).map(End::cancelled)
     }

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{CallerEnd, Durability, End, Owner, Tagging};
+use crate::run::BrokenOff;
 use crate::server::BodyError;
 use crate::session::{Kind, Record, RunState, Terminal};
 use crate::sse::{Decoder, Event, Frame};
@@ -21,7 +21,8 @@ impl Owner {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 tracing::debug!(run = %self.spec.run, %error, "the upstream's answer broke off");
-                return Some(End::broken(Terminal::Failed, "upstream_reset"));
+                let reason = error.downcast_ref::<BrokenOff>().map_or("upstream_reset", |broken| broken.0);
+                return Some(End::broken(Terminal::Failed, reason));
             }
             None => return Some(self.upstream_end(None)),
         };
@@ -71,20 +72,19 @@ impl Owner {
                 self.keep(record, raw);
             }
             Frame::OversizePart(raw) => {
-                self.oversize_bytes(&raw);
+                self.oversize.get_or_insert_default().add(&raw);
                 self.books.filler(raw);
             }
             Frame::OversizeEnd { raw, event } => {
-                self.oversize_bytes(&raw);
-                let Some((hash, bytes)) = self.oversize.take() else { return };
+                let mut dropped = self.oversize.take().unwrap_or_default();
+                dropped.add(&raw);
                 if !event {
                     return self.books.filler(raw);
                 }
-                let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-                let data = json!({"bytes": bytes, "sha256": sha256}).to_string();
-                let (session, run) = (&self.spec.session, &self.spec.run);
+                let (session, run, bytes) = (&self.spec.session, &self.spec.run, dropped.bytes());
                 EventDropped { session, run, bytes }.emit(&self.runs.metrics);
-                let record = self.record(Kind::EventDropped, Event { name: None, data: data.into(), id: None });
+                let data = dropped.into_details().into();
+                let record = self.record(Kind::EventDropped, Event { name: None, data, id: None });
                 self.keep(record, raw);
             }
         }
@@ -104,12 +104,6 @@ impl Owner {
             id: event.id,
             data: event.data,
         }
-    }
-
-    pub(super) fn oversize_bytes(&mut self, raw: &Bytes) {
-        let (hash, bytes) = self.oversize.get_or_insert_with(|| (Sha256::new(), 0));
-        hash.update(raw);
-        *bytes += raw.len() as u64;
     }
 
     pub(super) fn upstream_end(&mut self, trailers: Option<HeaderMap>) -> End {

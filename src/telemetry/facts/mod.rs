@@ -4,12 +4,14 @@
 mod log;
 mod request;
 mod run;
+mod writing;
 
 use super::metrics::Metrics;
 
 pub use log::*;
 pub use request::*;
 pub use run::*;
+pub use writing::*;
 
 /// Something that has happened.
 pub trait Fact {

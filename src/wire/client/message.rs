@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::field::{Field, fields, session};
-use super::{Attach, Cancel, SendRun, Steer, attach, control};
+use super::{Attach, Cancel, Presence, Publish, ReadTo, SendRun, Steer, attach, control, sharing};
 use crate::session::SessionId;
 use crate::wire::Code;
 
@@ -14,7 +14,7 @@ use crate::wire::Code;
 const MAX_REFERENCE: usize = 256;
 
 /// The types of this version, for a client that sends another.
-const TYPES: &str = "attach, detach, send, cancel, steer, queue, ping, pong";
+const TYPES: &str = "attach, detach, send, cancel, steer, queue, publish, presence, read, ping, pong";
 
 /// A client's `ref`: a JSON string or number, echoed verbatim in the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,12 @@ pub enum ClientMessage {
         /// Which.
         session: SessionId,
     },
+    /// Publish an event.
+    Publish(Publish),
+    /// Be here, with a state.
+    Presence(Presence),
+    /// Say how far the user has read.
+    Read(ReadTo),
     /// Asks for a `pong`.
     Ping,
     /// Answers our `ping`.
@@ -97,6 +103,9 @@ impl ClientMessage {
             "cancel" => control::read_cancel(text).map(ClientMessage::Cancel),
             "steer" => control::read_steer(text).map(ClientMessage::Steer),
             "queue" => read_session(text).map(|session| ClientMessage::Queue { session }),
+            "publish" => sharing::read_publish(text).map(ClientMessage::Publish),
+            "presence" => sharing::read_presence(text).map(ClientMessage::Presence),
+            "read" => sharing::read_read(text).map(ClientMessage::Read),
             "ping" => Ok(ClientMessage::Ping),
             "pong" => Ok(ClientMessage::Pong),
             _ => {

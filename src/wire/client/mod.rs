@@ -4,7 +4,9 @@ mod attach;
 mod control;
 mod field;
 mod message;
+mod sharing;
 
 pub use attach::{Attach, after_from_query};
 pub use control::{Cancel, RunName, SendRun, Steer, Target};
 pub use message::{ClientMessage, Reference, Rejected};
+pub use sharing::{Presence, Publish, ReadTo};

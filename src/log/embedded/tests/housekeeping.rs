@@ -51,8 +51,7 @@ async fn of_an_erased_session_only_a_tombstone_stays() {
     let texts: Vec<Record> = (0..2500).map(|_| event(2, "text").records.remove(0)).collect();
     stored(log.append(Append { records: texts, ..event(2, "") }).await.unwrap());
     stored(log.append(ending(2502)).await.unwrap());
-    let writer = Writer::Producer { id: "p".into(), epoch: 1 };
-    stored(log.append(Append { writer, ..event(1, "text") }).await.unwrap());
+    stored(log.append(written("p", 1, "text")).await.unwrap());
 
     assert!(log.erase(&session()).await.unwrap());
     until_no_garbage(&log).await;
@@ -69,11 +68,10 @@ async fn a_run_is_forgotten_with_its_terminal() {
     let log = open(&disk, |options| options.retention.max_entries = 10);
     open_run(&log).await;
     stored(log.append(ending(2)).await.unwrap());
-    let writer = || Writer::Producer { id: "p".into(), epoch: 1 };
-    stored(log.append(Append { writer: writer(), ..event(1, "a") }).await.unwrap());
+    stored(log.append(written("p", 1, "a")).await.unwrap());
     assert!(log.run(&session(), &run()).await.unwrap().is_some());
-    let texts: Vec<Record> = (0..400).map(|_| event(2, "text").records.remove(0)).collect();
-    stored(log.append(Append { writer: writer(), records: texts, ..event(2, "") }).await.unwrap());
+    let texts: Vec<Record> = (0..400).map(|_| written("p", 2, "text").records.remove(0)).collect();
+    stored(log.append(Append { records: texts, ..written("p", 2, "") }).await.unwrap());
     assert_eq!(log.run(&session(), &run()).await.unwrap(), None);
     log.close().await;
     assert_eq!(rows(&disk)[..3], [("entries", 10), ("sessions", 1), ("runs", 0)]);
@@ -91,8 +89,7 @@ async fn above_the_limit_of_all_sessions_the_oldest_ended_go_and_active_ones_nev
         while now_ms() <= last {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let writer = Writer::Producer { id: "p".into(), epoch: 1 };
-        let append = Append { session: named(i), writer, ..event(1, &"x".repeat(10_000)) };
+        let append = Append { session: named(i), ..written("p", 1, &"x".repeat(10_000)) };
         last = stored(log.append(append).await.unwrap()).ms;
     }
     let mut kept = Vec::new();
@@ -122,10 +119,7 @@ async fn above_the_limit_of_all_sessions_the_oldest_ended_go_and_active_ones_nev
 async fn a_session_remembers_a_thousand_producers_and_forgets_the_one_that_wrote_least_recently() {
     let disk = Disk::new();
     let log = open(&disk, |_| {});
-    let from = |i: u32, n: u64| {
-        let writer = Writer::Producer { id: format!("p{i}").into(), epoch: 1 };
-        log.append(Append { writer, ..event(n, "text") })
-    };
+    let from = |i: u32, n: u64| log.append(written(&format!("p{i}"), n, "text"));
     for answer in futures_util::future::join_all((0..1000).map(|i| from(i, 1))).await {
         stored(answer.unwrap());
     }
@@ -208,10 +202,7 @@ async fn what_is_damaged_in_one_session_does_not_stop_the_others() {
     drop(database);
 
     let log = open(&disk, |_| {});
-    let other = || {
-        let writer = Writer::Producer { id: "p".into(), epoch: 1 };
-        Append { session: SessionId::parse("other").unwrap(), writer, ..event(1, "fine") }
-    };
+    let other = || Append { session: SessionId::parse("other").unwrap(), ..written("p", 1, "fine") };
     let (damaged, fine) = tokio::join!(log.append(event(2, "text")), log.append(other()));
     assert_eq!(damaged.unwrap_err().detail, "the stored session is damaged");
     stored(fine.unwrap());

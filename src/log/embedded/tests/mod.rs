@@ -60,6 +60,13 @@ fn event(n: u64, text: &str) -> Append {
     }
 }
 
+/// An append of one event of no run, by a producer.
+fn written(producer: &str, n: u64, text: &str) -> Append {
+    let append = event(n, text);
+    let records = append.records.into_iter().map(|record| Record { run: None, ..record }).collect();
+    Append { writer: Writer::Producer { id: producer.into(), epoch: 1 }, records, ..append }
+}
+
 fn stored(answer: Appended) -> Offset {
     match answer {
         Appended::Stored { last, .. } => last,

@@ -1,6 +1,7 @@
 -- Appends records of one writer.
 --
--- ARGV: 5 'run' | 'producer', 6 writer id, 7 fence counter | epoch, 8 nonce ('' producer), 9 number
+-- ARGV: 5 'run' | 'producer', 6 writer id, 7 fence counter | epoch, 8 nonce | the run that a producer's
+-- records belong to, which must be active ('' none), 9 number
 -- of the first record, 10 newest offset that the caller knows ('' none), 11 the run's terminal if
 -- the last record is one ('' none), 12 counts, 13 lens, 14 bytes, 15… fields.
 -- Answers (by: who asked for the run's cancellation, '' nobody): stored first last prev published by
@@ -18,8 +19,11 @@ local adopt = false
 local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
-  if tomb and tomb.state == 'erased' then return { 'erased' } end
-  if redis.call('EXISTS', LOG) == 1 then
+  if tomb and tomb.state == 'erased' then
+    -- A producer that begins makes the session anew; its offsets go on.
+    if role == 'run' or first_n > 1 then return { 'erased' } end
+    s = create(tomb.last, nil, field, expired_meta)
+  elseif redis.call('EXISTS', LOG) == 1 then
     s = rebuild(field)
   elseif tomb and now >= tomb.expires then
     if role == 'run' or first_n > 1 then return { 'expired' } end
@@ -100,6 +104,14 @@ elseif adopt then
 end
 batch.skip = math.max(0, n - first_n + 1)
 if batch.skip >= count then return { 'duplicate', own_last, '' } end
+if nonce ~= '' then
+  local value = not s.fresh and redis.call('HGET', META, 'run:' .. nonce)
+  local run = value and parse_run(value)
+  if run and TERMINALS[run.state] then return { 'terminal', run.ended, run.state } end
+  -- Of an evicted session the active runs may be all that is left.
+  local active = (adopt or not s.fresh) and redis.call('HEXISTS', ACTIVE, nonce) == 1
+  if not active and not (run and run.state == 'active') then return { 'unknown' } end
+end
 if lost(s, seen) then return { 'rolled_back', s.last, text(n) } end
 if first_n > n + 1 then return { 'gap', text(n + 1) } end
 if not s.writer then

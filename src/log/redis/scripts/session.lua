@@ -1,14 +1,15 @@
 -- The prelude of every script that touches a session. Each script is this file and its own, some with
 -- `queue.lua` between them.
 --
--- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel, 6 cancels, 7 queue, 8 items (one slot).
+-- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel, 6 cancels, 7 queue, 8 items, 9 presence,
+-- 10 cursors (one slot).
 -- ARGV: 1 identity of the server that the caller is connected to ('' unknown), 2 ttl in ms,
 --       3 max_entries, 4 max_bytes. A script's own arguments follow.
 -- Rules: nothing is written before an answer is certain; the first write is one that Redis refuses
 -- when it is full; numbers leave as %.0f, because Lua would write large ones as 1.7e+12.
 
 local LOG, META, ACTIVE, TOMB, CHANNEL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local CANCELS, QUEUE, ITEMS = KEYS[6], KEYS[7], KEYS[8]
+local CANCELS, QUEUE, ITEMS, PRESENCE, CURSORS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local SRV, TTL = ARGV[1], tonumber(ARGV[2])
 local LAYOUT = '1'
 local TOMB_MS = 30 * 24 * 3600 * 1000 -- how long a tombstone outlives its session
@@ -287,7 +288,7 @@ local function write(s, batch, writer, value, set)
   if s.fresh then
     if s.expired_meta then
       redis.call('HSET', META, 'v', LAYOUT) -- refused when Redis is full, unlike the DEL
-      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS)
+      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS, CURSORS)
     end
     for _, pair in ipairs({ 'v', LAYOUT, 'created', s.created, 'trimmed', s.trimmed, 'srv', SRV }) do
       set[#set + 1] = pair
@@ -342,6 +343,7 @@ local function write(s, batch, writer, value, set)
     redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
     redis.call('PEXPIREAT', QUEUE, text(s.expires + META_MS))
     redis.call('PEXPIREAT', ITEMS, text(s.expires + META_MS))
+    redis.call('PEXPIREAT', CURSORS, text(s.expires + META_MS))
   end
   redis.call('SET', TOMB, 'live ' .. last .. ' ' .. text(s.expires) .. ' ' .. s.srv, 'PXAT', text(s.expires + TOMB_MS))
 

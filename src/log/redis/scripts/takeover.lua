@@ -25,7 +25,7 @@ if not s then
     -- Its owner may still try to open it: that would begin a new session with a ghost.
     if expired_meta then
       redis.call('HSET', META, 'v', LAYOUT)
-      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS)
+      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS, CURSORS)
     end
     never()
     return { 'expired' }

@@ -1,0 +1,38 @@
+-- Moves a user's read cursor, only ever forward. A cursor beyond the tail is of a branch that the store
+-- went back from, and counts for nothing.
+--
+-- ARGV: 5 user, 6 client, 7 offset, 8 how many cursors are kept.
+-- Answers read offset | ahead | none.
+
+local user, client, offset = ARGV[5], ARGV[6], ARGV[7]
+local s = load('v')
+if not s and redis.call('EXISTS', LOG) == 1 then
+  local tomb = tombstone()
+  if not (tomb and tomb.state == 'erased') then s = rebuild('v') end
+end
+if not s then return { 'none' } end
+
+local tail_ms, tail_seq = halves(s.last)
+local function ahead(ms, seq) return ms > tail_ms or seq > tail_seq end
+local ms, seq = halves(offset)
+if ahead(ms, seq) then return { 'ahead' } end
+
+local known = redis.call('HGET', CURSORS, user)
+if known then
+  local known_offset = string.match(known, '^%S+')
+  local known_ms, known_seq = halves(known_offset)
+  if not ahead(known_ms, known_seq) and (known_ms > ms or (known_ms == ms and known_seq >= seq)) then
+    return { 'read', known_offset }
+  end
+elseif redis.call('HLEN', CURSORS) >= tonumber(ARGV[8]) then
+  local all, behind = redis.call('HGETALL', CURSORS), nil
+  for i = 1, #all, 2 do
+    local _, at = halves(string.match(all[i + 1], '^%S+'))
+    if not behind or at < behind.at then behind = { user = all[i], at = at } end
+  end
+  redis.call('HDEL', CURSORS, behind.user)
+end
+redis.call('HSET', CURSORS, user, offset .. ' ' .. client)
+redis.call('PEXPIREAT', CURSORS, text(s.expires + META_MS))
+redis.pcall('PUBLISH', CHANNEL, 'read ' .. user .. ' ' .. client .. ' ' .. offset)
+return { 'read', offset }
