@@ -318,7 +318,6 @@ mod tests {
             on_cancel: None,
             steer: None,
             ids: Tagging::Off,
-            grace: None,
             stall: PATIENCE,
             stall_limit: PATIENCE,
         }
