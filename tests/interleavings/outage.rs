@@ -58,7 +58,7 @@ impl Watched {
             None => return forward(),
             Some(Away::Deaf) => true,
             Some(Away::Dumb) => false,
-            Some(Away::Either) => self.asked.fetch_add(1, Ordering::Relaxed) % 2 == 0,
+            Some(Away::Either) => self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2),
         };
         async move {
             if !deaf {
@@ -143,6 +143,56 @@ impl Log for Watched {
 
     fn erase<'a>(&'a self, session: &'a SessionId) -> Answer<'a, bool> {
         self.ask(|| self.inner.erase(session))
+    }
+
+    fn appear<'a>(&'a self, session: &'a SessionId, client: Present, lease: Duration) -> Answer<'a, Appeared> {
+        self.ask(move || self.inner.appear(session, client, lease))
+    }
+
+    fn stay<'a>(
+        &'a self,
+        session: &'a SessionId,
+        connections: Vec<ConnectionId>,
+        lease: Duration,
+    ) -> Answer<'a, Vec<ConnectionId>> {
+        self.ask(move || self.inner.stay(session, connections, lease))
+    }
+
+    fn depart<'a>(&'a self, session: &'a SessionId, connection: &'a ConnectionId) -> Answer<'a, ()> {
+        self.ask(move || self.inner.depart(session, connection))
+    }
+
+    fn mark_read<'a>(&'a self, session: &'a SessionId, cursor: ReadCursor) -> Answer<'a, Marked> {
+        self.ask(move || self.inner.mark_read(session, cursor))
+    }
+
+    fn say<'a>(&'a self, session: &'a SessionId, said: Ephemeral) -> Answer<'a, ()> {
+        self.ask(move || self.inner.say(session, said))
+    }
+
+    fn shared<'a>(&'a self, session: &'a SessionId) -> Answer<'a, Shared> {
+        self.ask(|| self.inner.shared(session))
+    }
+
+    fn bind<'a>(&'a self, session: &'a SessionId, subject: &'a Subject) -> Answer<'a, bool> {
+        self.ask(move || self.inner.bind(session, subject))
+    }
+
+    fn sessions_of<'a>(
+        &'a self,
+        subject: &'a Subject,
+        limit: usize,
+        before: Option<Used>,
+    ) -> Answer<'a, Vec<OwnSession>> {
+        self.ask(move || self.inner.sessions_of(subject, limit, before))
+    }
+
+    fn amend<'a>(&'a self, key: &'a str, from: ByteString, to: Option<ByteString>) -> Answer<'a, bool> {
+        self.ask(move || self.inner.amend(key, from, to))
+    }
+
+    fn is_dead<'a>(&'a self, instance: &'a InstanceId) -> Answer<'a, bool> {
+        self.ask(move || self.inner.is_dead(instance))
     }
 
     fn claim<'a>(&'a self, key: &'a str, value: ByteString) -> Answer<'a, Claim> {

@@ -116,6 +116,8 @@ fn spec(session: &SessionId, run: &RunId, sent: bool) -> RunSpec {
         values: Vec::new(),
         on_cancel: None,
         steer: None,
+        subject: None,
+        grace: None,
         ids: Tagging::Off,
         stall: 4 * PATIENCE,
         stall_limit: 4 * PATIENCE,

@@ -50,7 +50,7 @@ fn of_a_run(world: &World, i: usize, known: &Known, entries: &[Arc<Entry>]) {
     assert_eq!(ended, 1, "{}", what("terminals"));
     let (first, last) = (own[0], own[own.len() - 1]);
     assert_eq!(first.record.state(), Some(RunState::Started), "{}", what("its first entry"));
-    let state = last.record.state().and_then(RunState::terminal).expect(&what("its last entry"));
+    let Some(state) = last.record.state().and_then(RunState::terminal) else { panic!("{}", what("its last entry")) };
     let events = &own[1..own.len() - 1];
     for (event, n) in events.iter().zip(2..) {
         assert_eq!(event.record.data, world.text(i, n), "{}", what("its events"));
