@@ -242,7 +242,11 @@ impl Scene {
         let mut lost = false;
         loop {
             match self.log.cancel(request.clone()).await {
-                Ok(Cancelled::Runs(runs)) => return lost || matches!(runs[0].1, CancelOutcome::Requested { .. }),
+                Ok(Cancelled::Runs(runs)) => match runs[0].1 {
+                    CancelOutcome::Requested { .. } => return true,
+                    CancelOutcome::AlreadyEnded { .. } => return lost,
+                    CancelOutcome::Withdrawn | CancelOutcome::NotFound => return false,
+                },
                 Ok(Cancelled::Remembered) => return false,
                 Err(_) => (lost, ()) = (true, sleep(Duration::from_millis(2)).await),
             }
@@ -256,7 +260,9 @@ impl Scene {
         let mut lost = false;
         loop {
             match self.log.takeover(takeover.clone()).await {
-                Ok(taken) => return lost || matches!(taken, TakenOver::Ended { .. } | TakenOver::NeverStarted),
+                Ok(TakenOver::Ended { .. } | TakenOver::NeverStarted) => return true,
+                Ok(TakenOver::AlreadyEnded { .. }) => return lost,
+                Ok(TakenOver::Queued | TakenOver::Closed(_)) => return false,
                 Err(_) => (lost, ()) = (true, sleep(Duration::from_millis(2)).await),
             }
         }

@@ -87,7 +87,7 @@ enum Does {
 fn plans() -> impl Strategy<Value = Plan> {
     let busy = prop_oneof![3 => Just(Busy::Queue), 1 => Just(Busy::Reject), 2 => Just(Busy::Parallel)];
     let state = prop_oneof![Just(Terminal::Completed), Just(Terminal::Failed)];
-    let end = prop_oneof![4 => state.prop_map(Ending::State), 1 => Just(Ending::Gone)];
+    let end = prop_oneof![3 => state.prop_map(Ending::State), 1 => Just(Ending::Gone)];
     let send = (0..2usize, busy, 0..8u64, end, 0..6u64).prop_map(|(at, busy, batches, end, pauses)| Send {
         at,
         busy,
@@ -257,14 +257,22 @@ impl World {
             }
         }
         let state = match end {
-            _ if cancelled => Terminal::Cancelled,
-            Ending::State(state) => state,
             Ending::Gone => {
+                // It is a while until others notice.
                 for heir in [1 - at, at] {
-                    self.spawn(self.clone().take_over(i, heir, Dice::new(self.plan.seed, 100 * i + heir)));
+                    let mut dice = Dice::new(self.plan.seed, 100 * i + heir);
+                    let world = self.clone();
+                    self.spawn(async move {
+                        for _ in 0..dice.below(10) {
+                            dice.pause().await;
+                        }
+                        world.take_over(i, heir, dice).await;
+                    });
                 }
                 return;
             }
+            _ if cancelled => Terminal::Cancelled,
+            Ending::State(state) => state,
         };
         let terminal = Record::run_state(self.run(i), RunState::Ended(state), "{}");
         if let Some((last, _)) = self.append(i, at, nonce, n + 1, vec![terminal], &mut dice).await {
@@ -326,7 +334,7 @@ impl World {
         for waited in starts.yours {
             let i = self.index(&waited.run);
             assert_eq!((waited.item, waited.key), (self.item(i), Some(self.key(i))), "run {i}");
-            let nonce = format!("started at {at}, {}", dice.below(1 << 40));
+            let nonce = format!("started at {at}, {}", self.now());
             self.spawn(self.clone().start(i, at, nonce, dice.clone()));
         }
     }

@@ -9,6 +9,7 @@
 mod support;
 
 mod attach;
+mod bad_control;
 mod bad_input;
 mod bad_start;
 mod browsers;
