@@ -7,8 +7,9 @@ use crate::config::PrincipalRule;
 use crate::server::cookie;
 use crate::session::Subject;
 
-/// What the digest begins with, so that it is the digest of nothing else.
-const DOMAIN: &[u8] = b"sidestream subject 1";
+/// What a digest begins with, so that it is the digest of nothing else: the subject's, and the secret's.
+const SUBJECT: &[u8] = b"sidestream subject 1";
+const SECRET: &[u8] = b"sidestream secret 1";
 
 /// Where the principal of a request is found.
 #[derive(Clone, Debug)]
@@ -24,12 +25,22 @@ impl Principal {
 
     /// Whose request it is; `None`: it does not say.
     pub fn subject(&self, headers: &HeaderMap) -> Option<Subject> {
+        self.digest(SUBJECT, headers).map(Subject::from_digest)
+    }
+
+    /// What only whoever has the principal's credential can know, to derive ids from that nobody else can
+    /// guess. Unlike the subject it is shown to nobody and kept nowhere.
+    pub fn secret(&self, headers: &HeaderMap) -> Option<[u8; 32]> {
+        self.digest(SECRET, headers)
+    }
+
+    fn digest(&self, domain: &[u8], headers: &HeaderMap) -> Option<[u8; 32]> {
         self.rules.iter().find_map(|rule| {
             let value = match rule {
                 PrincipalRule::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
                 PrincipalRule::Cookie(name) => cookie(headers, name),
             };
-            value.filter(|value| !value.is_empty()).map(|value| digest(rule, &value))
+            value.filter(|value| !value.is_empty()).map(|value| digest(domain, rule, &value))
         })
     }
 
@@ -45,14 +56,14 @@ impl Principal {
     }
 }
 
-fn digest(rule: &PrincipalRule, value: &[u8]) -> Subject {
+fn digest(domain: &[u8], rule: &PrincipalRule, value: &[u8]) -> [u8; 32] {
     let mut digest = Sha256::new();
-    for part in [DOMAIN, rule.to_string().as_bytes(), value] {
+    for part in [domain, rule.to_string().as_bytes(), value] {
         // The lengths keep (ab, c) and (a, bc) apart.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    Subject::from_digest(digest.finalize().into())
+    digest.finalize().into()
 }
 
 #[cfg(test)]
@@ -82,6 +93,13 @@ mod tests {
         assert!(by_header.is_some() && by_cookie.is_some() && by_header != by_cookie);
         assert_eq!(rules.subject(&headers(Some(""), Some("other=1"))), None);
         assert!(rules.wanted().contains("`header:authorization` or `cookie:sid`"));
+    }
+
+    #[test]
+    fn the_secret_is_not_the_subject() {
+        let (rules, headers) = (principal(&["header:authorization"]), headers(Some("Bearer a"), None));
+        assert_ne!(rules.secret(&headers).map(Subject::from_digest), rules.subject(&headers));
+        assert_eq!(rules.secret(&HeaderMap::new()), None);
     }
 
     #[test]

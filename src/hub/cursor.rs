@@ -213,3 +213,62 @@ impl Drop for Cursor {
         self.followed.parted();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::hub::{HubLimits, News};
+    use crate::log::scripted::{Scripted, now};
+    use crate::log::{Bounds, Ephemeral, Note, Present, Push, Read, Shared, following};
+    use crate::session::{After, ClientName, ConnectionId};
+    use crate::telemetry::Metrics;
+
+    fn said(n: usize) -> Push {
+        let client = ClientName::parse("phone").unwrap();
+        Push::Note(Note::Said(Ephemeral { client, event: None, data: n.to_string().into() }))
+    }
+
+    fn here(connection: &str) -> Present {
+        let (connection, client) = (ConnectionId::parse(connection).unwrap(), ClientName::parse("phone").unwrap());
+        Present { connection, client, state: "1".into() }
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_is_far_behind_is_told_who_is_here_now_and_misses_what_was_said() {
+        let log = Arc::new(Scripted::default());
+        let (sender, pushes) = following(10_000);
+        let pushes = Mutex::new(Some(pushes));
+        log.follow.answers(move |()| now(pushes.lock().unwrap().take().expect("it is followed once")));
+        log.shared.answers(|()| now(Shared::default()));
+        log.bounds.answers(|()| now(Bounds::NotFound));
+        log.read.answers(|_| now(Read::NotFound));
+        let limits = HubLimits { ring_bytes: 1 << 20 };
+        let (hub, _attended) = Hub::new(log, limits, Metrics::new(), TaskTracker::new());
+        let session = SessionId::parse("s").unwrap();
+        let mut quick = hub.subscribe(&session, After::Start, true).await.unwrap().cursor;
+        let mut slow = hub.subscribe(&session, After::Start, true).await.unwrap().cursor;
+        for cursor in [&mut quick, &mut slow] {
+            assert_eq!(cursor.share(), Whole::default());
+            assert!(matches!(cursor.next().await, Delivery::Live(_)));
+        }
+        let mut heard = 0;
+        for n in 0..1000 {
+            assert!(sender.send(said(n)));
+            while heard <= n {
+                let Delivery::News(news) = quick.next().await else { panic!("it is not behind") };
+                heard += news.len();
+            }
+        }
+        assert!(sender.send(Push::Note(Note::Here(here("c")))));
+        let Delivery::News(news) = quick.next().await else { panic!("it is not behind") };
+        assert_eq!(*news[0].news(), News::Joined(here("c")));
+        let Delivery::Whole(whole) = slow.next().await else { panic!("it is not told the whole") };
+        assert_eq!(whole.present, [here("c")]);
+        assert!(sender.send(said(1)));
+        assert!(matches!(slow.next().await, Delivery::News(news) if news.len() == 1));
+    }
+}

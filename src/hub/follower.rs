@@ -9,11 +9,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::hub::active;
-use crate::hub::board::{Behind, Board, Whole};
+use crate::hub::board::{Behind, Whole};
 use crate::hub::ring::{Ahead, Pushed, Ring};
+use crate::hub::state::State;
 use crate::hub::{Hub, Item};
 use crate::log::{Bounds, Following, GapReason, Note, PRESENCE_LEASE, PageLimits, Push, Read, Unavailable};
-use crate::session::{ActiveRun, Entry, Offset, Record, RunState, SessionId};
+use crate::session::{ActiveRun, Entry, Offset, SessionId};
 
 /// How long a session stays followed without a subscriber: a client that reconnects finds the
 /// newest entries in memory.
@@ -67,17 +68,6 @@ pub(super) struct Followed {
     check: Notify,
     subscribers: AtomicUsize,
     parted: Notify,
-}
-
-struct State {
-    ring: Ring,
-    exists: bool,
-    active: Vec<ActiveRun>,
-    board: Board,
-    /// When the first lease of who is here ends, as far as it is known.
-    lease_ends: Option<Instant>,
-    attended: Option<Instant>,
-    attend_again: bool,
 }
 
 /// What a new subscriber is told.
@@ -399,53 +389,4 @@ enum End {
     Idle,
     Erased,
     Disturbed,
-}
-
-impl State {
-    fn new(ring: Ring) -> Self {
-        State {
-            ring,
-            exists: false,
-            active: Vec::new(),
-            board: Board::default(),
-            lease_ends: None,
-            attended: None,
-            attend_again: false,
-        }
-    }
-
-    /// Keeps the list of active runs, from the entries that come by.
-    fn note<'a>(&mut self, news: impl Iterator<Item = (Offset, &'a Record)>) {
-        self.exists = true;
-        for (offset, record) in news {
-            let (Some(state), Some(run)) = (record.state(), &record.run) else { continue };
-            match state {
-                // After a rollback the list may know of it already.
-                RunState::Started if self.active.iter().any(|active| active.run == *run) => {}
-                RunState::Started => self.active.push(active::begun(run.clone(), offset, record)),
-                RunState::Ended(_) => self.active.retain(|active| active.run != *run),
-                RunState::Stalled | RunState::Resumed => {
-                    for active in self.active.iter_mut().filter(|active| active.run == *run) {
-                        active.stalled = state == RunState::Stalled;
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::RunId;
-
-    #[test]
-    fn a_run_that_is_read_again_after_a_rollback_is_active_once() {
-        let run = RunId::parse("r").unwrap();
-        let mut state = State::new(Ring::new(Offset::new(1, 1), 0));
-        state.active = vec![ActiveRun::new(run.clone(), Offset::new(2, 2))];
-        let started = Record::run_state(run, RunState::Started, "{}");
-        state.note([(Offset::new(2, 2), &started)].into_iter());
-        assert_eq!(state.active.len(), 1);
-    }
 }

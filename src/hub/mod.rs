@@ -20,6 +20,7 @@ mod follower;
 mod item;
 mod pages;
 mod ring;
+mod state;
 mod subscribe;
 
 pub use board::{Item as NewsItem, News, Whole};

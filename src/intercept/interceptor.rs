@@ -113,7 +113,7 @@ impl Interceptor {
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
             return Ok(answer);
         }
-        let scope = Scope::of(&head);
+        let scope = Scope::of(&head, |headers| self.gateway.principal.secret(headers));
         let fingerprint = Fingerprint::of(&head.uri, candidate.identity.named_by_request());
         let request = Request::from_parts(head, request_body);
         let mut request = self.proxy.prepare(request, peer, AcceptEncoding::Identity)?;

@@ -3,7 +3,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, request};
 use sha2::{Digest, Sha256};
 
@@ -29,12 +28,13 @@ pub(super) struct Scope {
 impl Scope {
     /// The scope of a request's key; `None` where it has none. The path is the request's own and not
     /// its route's pattern: a key that is used for two threads of one route names two requests.
-    pub(super) fn of(head: &request::Parts) -> Option<Self> {
+    /// `secret` is what only its principal knows, if there is one.
+    pub(super) fn of(head: &request::Parts, secret: impl FnOnce(&HeaderMap) -> Option<[u8; 32]>) -> Option<Self> {
         let lines: Vec<&[u8]> = head.headers.get_all(IDEMPOTENCY_KEY).iter().map(|line| line.as_bytes()).collect();
         if lines.iter().all(|line| line.is_empty()) {
             return None;
         }
-        let principal = principal(&head.headers);
+        let principal = secret(&head.headers);
         let mut digest = Sha256::new();
         let who = principal.as_ref().map_or(&[][..], |principal| &principal[..]);
         for part in [TENANT, who, head.method.as_str().as_bytes(), head.uri.path().as_bytes()].iter().chain(&lines) {
@@ -62,13 +62,6 @@ impl Scope {
     }
 }
 
-/// Who asks: the digest of the credential that the request carries. It is the secret from which sessions
-/// are derived, so it must be one that is shown to nobody and kept nowhere.
-fn principal(headers: &HeaderMap) -> Option<[u8; 32]> {
-    let credential = headers.get(AUTHORIZATION)?;
-    Some(Sha256::digest(credential.as_bytes()).into())
-}
-
 /// HMAC (RFC 2104) with SHA-256, for a key that is no longer than a block.
 fn hmac_sha256(key: &[u8; 32], message: &[&[u8]]) -> [u8; 32] {
     let pad = |with: u8| {
@@ -88,7 +81,10 @@ mod tests {
 
     fn scope(path: &str, headers: &[(&str, &str)]) -> Option<Scope> {
         let request = headers.iter().fold(Request::post(path), |request, (name, value)| request.header(*name, *value));
-        Scope::of(&request.body(()).unwrap().into_parts().0)
+        let authorization = |headers: &HeaderMap| {
+            headers.get("authorization").map(|credential| Sha256::digest(credential.as_bytes()).into())
+        };
+        Scope::of(&request.body(()).unwrap().into_parts().0, authorization)
     }
 
     #[test]

@@ -106,12 +106,17 @@ impl Publisher {
                     line.count = Some((epoch, n + 1));
                     return Ok(last);
                 }
-                Ok(Appended::Closed(Closed::Erased)) => return Err(NotPublished::Erased),
-                // The session has begun anew, or the store went back in time: what is lost is lost,
-                // and this entry is not among what is there.
-                Ok(Appended::Closed(_) | Appended::Gap { .. } | Appended::Fenced | Appended::RolledBack { .. }) => {
-                    (epoch, n) = begin()
-                }
+
+                // The session has expired, or the store went back in time: what is lost is lost, and this
+                // entry is not among what is there.
+                Ok(
+                    Appended::Closed(Closed::Expired)
+                    | Appended::Gap { .. }
+                    | Appended::Fenced
+                    | Appended::RolledBack { .. },
+                ) => (epoch, n) = begin(),
+                // An entry without a run finds nothing else closed.
+                Ok(Appended::Closed(_)) => return Err(NotPublished::Erased),
                 Err(_) => sleep(RETRY).await,
             }
         }

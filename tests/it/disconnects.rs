@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rstest::rstest;
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::support::{Ask, End, Run, Sidecar, SseClient, Stage, Store, terminal_of, until};
 
@@ -137,7 +138,9 @@ async fn a_shutdown_interrupts_and_does_not_cancel() {
     let ask = stage.sidecar.post("/chat");
     let (run, _) = begun(&mut stage, ask).await;
     stage.sidecar.process().signal("TERM");
-    until("the drain", async || stage.sidecar.log().contains("draining").then_some(())).await;
+    // Until then callers may still come and go as they like.
+    let port = stage.sidecar.port();
+    until("the listener's end", async || TcpStream::connect(("127.0.0.1", port)).await.is_err().then_some(())).await;
     drop(run.caller);
     assert_eq!(ended(&other, &run.id, &run.session).await, ("interrupted".into(), "shutdown".into()));
 }

@@ -108,6 +108,28 @@ async fn a_full_server_takes_cancels_and_commands() {
 }
 
 #[tokio::test]
+async fn on_a_full_server_nobody_seems_to_leave() {
+    let server = RedisServerOptions::default().directive("maxmemory-policy noeviction").start();
+    let log = connect(server.url()).await;
+    let (session, lease) = (SessionId::parse("s").unwrap(), Duration::from_millis(500));
+    let connection = |name| ConnectionId::parse(name).unwrap();
+    let client = ClientName::parse("phone").unwrap();
+    for name in ["stays", "leaves"] {
+        let present = Present { connection: connection(name), client: client.clone(), state: "1".into() };
+        assert_eq!(log.appear(&session, present, lease).await.unwrap(), Appeared::Here);
+    }
+    let mut redis = server.client().await;
+    let _: () = ::redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").query_async(&mut redis).await.unwrap();
+    let end = std::time::Instant::now() + lease * 3;
+    while std::time::Instant::now() < end {
+        assert_eq!(log.stay(&session, vec![connection("stays")], lease).await.unwrap(), []);
+        tokio::time::sleep(lease / 10).await;
+    }
+    log.depart(&session, &connection("stays")).await.unwrap();
+    assert_eq!(log.shared(&session).await.unwrap().present, []);
+}
+
+#[tokio::test]
 async fn a_request_to_cancel_outlives_the_loss_of_meta() {
     let server = RedisServer::start();
     let log = connect(server.url()).await;

@@ -250,11 +250,10 @@ async fn the_thousand_newest_producers_are_remembered() {
     let options = RedisOptions::new(server.url());
     let log = RedisLog::connect(options).await.unwrap();
     let owner = Owner::new("s", "r");
-    let from = |i: usize| Append {
-        writer: Writer::Producer { id: format!("p{i}").into(), epoch: 1 },
-        first_n: 1,
-        seen: None,
-        ..owner.append(&["x"])
+    let from = |i: usize| {
+        let mut append = owner.append(&["x"]);
+        append.records.iter_mut().for_each(|record| record.run = None);
+        Append { writer: Writer::Producer { id: format!("p{i}").into(), epoch: 1 }, first_n: 1, seen: None, ..append }
     };
     for i in 0..1100 {
         let answer = log.append(from(i)).await.unwrap();
