@@ -41,13 +41,14 @@ impl CallTemplate {
     }
 
     /// The path with its names filled in, percent-encoded (RFC 3986 §2.1); or the first name that has
-    /// no value.
+    /// no value that can be a segment: one of dots alone would lead to another path (§5.2.4).
     pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> Result<String, &str> {
         let mut parts = self.path.split('{');
         let mut filled = parts.next().unwrap_or_default().to_owned();
         for part in parts {
             let (name, rest) = part.split_once('}').unwrap_or((part, ""));
-            for byte in value(name).ok_or(name)?.bytes() {
+            let value = value(name).filter(|value| value.bytes().any(|byte| byte != b'.')).ok_or(name)?;
+            for byte in value.bytes() {
                 match byte {
                     b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                         filled.push(char::from(byte))
@@ -191,6 +192,9 @@ mod tests {
         assert_eq!(call.fill(value), Err("run_id"));
         let filled = call.fill(|name| value(name).or(Some("7")));
         assert_eq!(filled.as_deref(), Ok("/threads/a%2Fb%20%3F/runs/7/cancel?by=a%2Fb%20%3F"));
+        for dots in ["", ".", ".."] {
+            assert_eq!(call.fill(|_| Some(dots)), Err("thread"), "{dots}");
+        }
         for bad in ["", "/x", "post /x", "POST x", "POST /{a b}", "POST /{}", "POST /{a", "POST /a}"] {
             assert!(CallTemplate::parse(bad).is_err(), "{bad}");
         }
