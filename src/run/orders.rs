@@ -79,6 +79,12 @@ impl Orders {
         }
     }
 
+    /// A record of others that waits still, once the run is about to end; more of them do not come.
+    pub(super) fn last_note(&mut self) -> Option<Record> {
+        self.notes.close();
+        self.notes.try_recv().ok()
+    }
+
     /// Whether callers are there says nothing any more.
     pub(super) fn go_on_without_callers(&mut self) {
         self.seats = None;

@@ -298,6 +298,10 @@ impl Owner {
             if let Some(end) = end {
                 // The upstream first: who reads the terminal may rely on it.
                 feed = Feed::Closed;
+                // What others have for the run is part of it.
+                while let Some(record) = orders.last_note() {
+                    self.note(record);
+                }
                 self.end(end);
             } else if self.open && !self.ended {
                 feed = feed.ask();
