@@ -8,6 +8,7 @@
 mod calling;
 mod cancelling;
 mod client;
+mod keys;
 mod queueing;
 mod request;
 mod root;

@@ -1,7 +1,5 @@
 //! What waits in a session: its list, and its start once the route is free.
 
-use std::time::Duration;
-
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
@@ -10,15 +8,12 @@ use tokio::time::{Instant, sleep};
 use crate::control::Control;
 use crate::control::request::{Sendable, service};
 use crate::control::root::unavailable;
-use crate::control::sending::Begin;
+use crate::control::sending::{Begin, LEAVING};
 use crate::log::{OnBusy, Opened, QueuedRun, START_WITHIN, ToStart};
 use crate::run::StartQueued;
 use crate::server::Problem;
 use crate::session::SessionId;
 use crate::wire::{Outcome, QueuedItem};
-
-/// How soon a run is tried again that this instance is still busy putting into the queue.
-const LEAVING: Duration = Duration::from_millis(10);
 
 impl Control {
     /// What waits in a session, first come first.
@@ -46,31 +41,32 @@ impl Control {
 }
 
 impl StartQueued for Control {
-    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, ()> {
+    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool> {
         async move {
             let ToStart { run, key, item, .. } = waited;
             let Some((sendable, vouched)) = Sendable::of_item(&item) else {
                 // Its mark runs out, and an instance of that version may find it.
                 tracing::error!(%session, %run, "a queued run was written by another version; it is left to that");
-                return;
+                return true;
             };
             let route = self.routes.of(&sendable.method, sendable.path()).clone();
             let credentials = if vouched { service(&route) } else { HeaderMap::new() };
             // Its session was bound when it began to wait.
-            let (parent, subject) = (None, None);
-            let begin = Begin { session, run: &run, key, parent, sendable, route, credentials, subject };
+            let (claimed, parent, subject) = (None, None, None);
+            let begin = Begin { session, run: &run, key, claimed, parent, sendable, route, credentials, subject };
             let until = Instant::now() + START_WITHIN;
             let opened = loop {
                 match self.open(&begin, OnBusy::Parallel) {
                     Some(opening) => break opening.await.ok(),
                     None if Instant::now() < until => sleep(LEAVING).await,
-                    None => return,
+                    None => return true,
                 }
             };
-            match opened {
+            match &opened {
                 Some(Opened::Open { .. }) => tracing::info!(%session, %run, "a queued run begins"),
                 other => tracing::debug!(%session, %run, outcome = ?other, "a queued run is somebody else's, or gone"),
             }
+            !matches!(opened, Some(Opened::Closed(_)))
         }
         .boxed()
     }

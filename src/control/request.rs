@@ -4,6 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -69,12 +70,19 @@ impl Sendable {
         let bad = |what: String| Problem::new(Code::BadRequest, what);
         let method = send.method.as_deref().unwrap_or("POST");
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad(format!("`{method}` is not a method")))?;
+        if matches!(method, Method::CONNECT | Method::TRACE) {
+            // The one has no answer that ends; the other answers what it was sent, credentials included.
+            return Err(bad(format!("`{method}` cannot be sent")));
+        }
         let Some(target) = send.path.clone().or_else(|| client.path.clone()) else {
             return Err(bad("`path` is missing: this connection was not opened at a path of the upstream".into()));
         };
         let plain = target.starts_with('/') && !target.starts_with("//") && !target.contains('#');
         if !plain || target.parse::<http::uri::PathAndQuery>().is_err() {
             return Err(bad("`path` begins with `/` and is encoded as in a URL".into()));
+        }
+        if has_dot_segments(&target) {
+            return Err(bad("`path` has no segments `.` and `..`: it would be another than its route's".into()));
         }
         let mut headers = client.context.clone();
         for (name, value) in &send.headers {
@@ -97,7 +105,16 @@ impl Sendable {
 
     /// The path without its query, by which routes are found.
     pub(super) fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or_default()
+        path_of(&self.target)
+    }
+
+    /// The fields of the calls that its route has for its run: all but the key, by which the upstream
+    /// would take them for repeats.
+    pub(super) fn call_headers(&self, credentials: &HeaderMap) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        headers.remove(IDEMPOTENCY_KEY);
+        headers.extend(credentials.clone());
+        headers
     }
 
     /// The request, with `credentials`.
@@ -172,6 +189,18 @@ impl Sendable {
     }
 }
 
+fn path_of(target: &str) -> &str {
+    target.split('?').next().unwrap_or_default()
+}
+
+/// Whether some server may read the path as another one (RFC 3986 §5.2.4): encoded, with `\` for `/`, or
+/// with parameters behind the dots. A route, and with it a credential, belongs to the path as it stands.
+fn has_dot_segments(target: &str) -> bool {
+    let path: Vec<u8> = percent_decode_str(path_of(target)).collect();
+    let segments = path.split(|byte| matches!(byte, b'/' | b'\\'));
+    segments.map(|segment| segment.split(|byte| *byte == b';').next()).any(|name| matches!(name, Some(b"." | b"..")))
+}
+
 /// The credentials of a run whose client may be gone.
 pub(super) fn service(route: &Route) -> HeaderMap {
     route.credential.iter().map(|credential| (AUTHORIZATION, credential.value().clone())).collect()
@@ -218,9 +247,15 @@ mod tests {
 
     #[test]
     fn a_path_is_one_of_the_upstream_and_nothing_else() {
-        for path in ["chat", "//evil.example/x", "http://evil.example/", "/a b", "/a#b", ""] {
+        for path in
+            ["chat", "//evil.example/x", "http://evil.example/", "/a b", "/a#b", "", "/a/..", "/a/..;x/b", "/./a"]
+        {
             let wanted = send(&format!(r#","path":"{path}""#));
             assert!(Sendable::new(&wanted, &client(), &SendSettings::default()).is_err(), "{path}");
+        }
+        for path in ["/a..b/...?x=../..", "/a.", "/..a"] {
+            let wanted = send(&format!(r#","path":"{path}""#));
+            assert!(Sendable::new(&wanted, &client(), &SendSettings::default()).is_ok(), "{path}");
         }
     }
 

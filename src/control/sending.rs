@@ -2,6 +2,7 @@
 //! before the upstream hears of it; the same key never begins a second one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
 use http::HeaderMap;
@@ -10,15 +11,21 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Route;
+use crate::control::keys::{Key, never_mind};
 use crate::control::request::Sendable;
 use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN, unavailable};
 use crate::control::{Calls, Client, Control, calling};
-use crate::log::{Bounds, CancelTarget, Claim, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
+use crate::log::{
+    Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, RunInfo, StoreHealth, Unavailable, Waiting,
+};
 use crate::run::{RunSpec, Started, Tagging};
 use crate::server::Problem;
-use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject};
+use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject, Terminal};
 use crate::telemetry::{Fact, RunStarted};
 use crate::wire::{Code, Outcome, SendRun, Sent};
+
+/// How soon a run is tried again that this instance is still busy with.
+pub(super) const LEAVING: Duration = Duration::from_millis(10);
 
 /// How often a run tries to interrupt those that come in its way.
 const INTERRUPTIONS: usize = 4;
@@ -28,6 +35,8 @@ pub(super) struct Begin<'a> {
     pub(super) session: &'a SessionId,
     pub(super) run: &'a RunId,
     pub(super) key: Option<ByteString>,
+    /// The key as it was claimed, where that is known.
+    pub(super) claimed: Option<Key>,
     pub(super) parent: Option<RunId>,
     pub(super) sendable: Sendable,
     pub(super) route: Arc<Route>,
@@ -35,6 +44,13 @@ pub(super) struct Begin<'a> {
     pub(super) credentials: HeaderMap,
     /// Whose it is.
     pub(super) subject: Option<Subject>,
+}
+
+/// What a `send` steers.
+pub(super) struct Steers<'a> {
+    pub(super) run: &'a RunInfo,
+    /// It is ended for the new one, which else comes after it.
+    pub(super) is_ended: bool,
 }
 
 impl Control {
@@ -45,42 +61,96 @@ impl Control {
     /// What the client asks for is not allowed or makes no sense; the route is busy; the store is away.
     /// Nothing was begun then.
     pub async fn send(&self, client: &Client, send: SendRun) -> Result<Outcome, Problem> {
+        self.send_after(client, send, None).await
+    }
+
+    /// The same, for a steer: what it steers is ended, or must be active, only where the key has not begun
+    /// a run yet.
+    pub(super) async fn send_after(
+        &self,
+        client: &Client,
+        send: SendRun,
+        steers: Option<Steers<'_>>,
+    ) -> Result<Outcome, Problem> {
         let sendable = Sendable::new(&send, client, &self.send)?;
         let route = self.route(&sendable)?;
-        let on_busy = send.on_busy.unwrap_or(route.on_busy);
         if let StoreHealth::Down { reason } = &*self.log.health().borrow() {
             return Err(unavailable(&Unavailable::new(reason.clone())));
         }
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        loop {
+            if let Some(outcome) = self.attempt(client, &send, &sendable, &route, steers.as_ref()).await? {
+                return Ok(outcome);
+            }
+            if Instant::now() + ASK_AGAIN > deadline {
+                let detail = "this instance could not begin the run, others have taken it for dead; send again";
+                return Err(Problem::new(Code::Draining, detail));
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Begins a run, unless its key has begun one. `None`: it never begins, because whoever was to open it
+    /// was taken for dead before; another may.
+    async fn attempt(
+        &self,
+        client: &Client,
+        send: &SendRun,
+        sendable: &Sendable,
+        route: &Arc<Route>,
+        steers: Option<&Steers<'_>>,
+    ) -> Result<Option<Outcome>, Problem> {
         let mut session = match &send.session {
             Some(session) => self.writable(session).await?.clone(),
             None => SessionId::from_random(crate::random::u128()),
         };
         let mut run = RunId::from_random(crate::random::u128());
-        if let Some(key) = &send.key {
+        let mut claimed = None;
+        if let Some(name) = &send.key {
             // Keys belong to a session, or where it is new to whoever sends.
             let scope = match (&send.session, &client.subject) {
                 (Some(session), _) => format!("session {session}"),
                 (None, subject) => format!("subject {}", subject.as_ref().map_or("", Subject::as_str)),
             };
-            let earlier = self.claim(&format!("send\n{scope}\n{key}"), &session, &run, &sendable.digest()).await?;
-            if let Some((theirs, its_run)) = earlier {
-                (session, run) = (theirs, its_run);
-                if let Some(outcome) = self.find(&session, &run).await? {
-                    return Ok(outcome);
+            let key = self.claim(format!("send\n{scope}\n{name}"), &session, &run, sendable.digest()).await?;
+            (session, run) = (key.session.clone(), key.run.clone());
+            if key.is_taken
+                && let Some(outcome) = self.find(&session, &run).await?
+            {
+                return Ok(Some(outcome));
+            }
+            if key.has_begun {
+                return self.gone(client, &key).await.map(Some);
+            }
+            // Whoever had the key first has not opened the run, and may never do so.
+            claimed = Some(key);
+        }
+        if let Some(Steers { run, is_ended }) = steers {
+            match run.ended {
+                None if *is_ended => {
+                    self.end_runs(client, &session, CancelTarget::Run(run.run.clone())).await?;
                 }
-                // Whoever had the key first has not opened the run, and may never do so.
+                // The first who had the key may have ended it.
+                Some((_, state)) if claimed.as_ref().is_none_or(|key| !key.is_taken) => {
+                    if let Some(key) = &claimed {
+                        key.free(&*self.log).await.map_err(|error| unavailable(&error))?;
+                    }
+                    return Err(has_ended(state));
+                }
+                _ => {}
             }
         }
-        let (credentials, subject) = (client.credentials.clone(), client.subject.clone());
-        let (key, parent) = (send.key, send.parent);
-        let begin = Begin { session: &session, run: &run, key, parent, sendable, route, credentials, subject };
+        let (sendable, route, credentials) = (sendable.clone(), route.clone(), client.credentials.clone());
+        let (key, parent, subject) = (send.key.clone(), send.parent.clone(), client.subject.clone());
+        let on_busy = send.on_busy.unwrap_or(route.on_busy);
+        let begin = Begin { session: &session, run: &run, key, claimed, parent, sendable, route, credentials, subject };
         match on_busy {
-            BusyPolicy::Parallel => self.begin(&begin, OnBusy::Parallel, Vec::new()).await,
-            BusyPolicy::Reject => self.begin(&begin, OnBusy::Reject, Vec::new()).await,
+            BusyPolicy::Parallel => self.begin(&begin, client, OnBusy::Parallel).await,
+            BusyPolicy::Reject => self.begin(&begin, client, OnBusy::Reject).await,
             BusyPolicy::Queue => match self.waiting(&begin, client) {
-                Some(waiting) => self.begin(&begin, waiting, Vec::new()).await,
+                Some(waiting) => self.begin(&begin, client, waiting).await,
                 // Only where it would have to wait: else its own credentials go with it.
-                None => self.begin(&begin, OnBusy::Reject, Vec::new()).await.map_err(cannot_wait),
+                None => self.begin(&begin, client, OnBusy::Reject).await.map_err(cannot_wait),
             },
             BusyPolicy::Interrupt => self.interrupt(&begin, client).await,
         }
@@ -88,7 +158,7 @@ impl Control {
 
     /// Opens the run; its owner calls the upstream then. `None`: this instance has a run of this id.
     pub(super) fn open(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Option<oneshot::Receiver<Opened>> {
-        let Begin { session, run, key, parent, sendable, route, credentials, subject } = begin;
+        let Begin { session, run, key, claimed: _, parent, sendable, route, credentials, subject } = begin;
         let started = Started {
             method: sendable.method.to_string(),
             path: sendable.path().to_owned(),
@@ -97,8 +167,7 @@ impl Control {
         };
         let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
         record.source.clone_from(&sendable.source);
-        let mut headers = sendable.headers.clone();
-        headers.extend(credentials.clone());
+        let headers = sendable.call_headers(credentials);
         let calls = Calls::new(&self.proxy, route, session, sendable.peer, &headers);
         let spec = RunSpec {
             session: (*session).clone(),
@@ -123,44 +192,79 @@ impl Control {
     }
 
     /// Opens the run and says what became of it.
-    async fn begin(&self, begin: &Begin<'_>, on_busy: OnBusy, interrupted: Vec<RunId>) -> Result<Outcome, Problem> {
+    async fn begin(&self, begin: &Begin<'_>, client: &Client, on_busy: OnBusy) -> Result<Option<Outcome>, Problem> {
         match self.opened(begin, on_busy).await? {
             Opened::Busy { runs } => {
                 let runs: Vec<_> = runs.iter().map(RunId::as_str).collect();
                 Err(Problem::new(Code::Busy, "the route has an active run").with("runs", runs))
             }
-            opened => self.outcome(begin, opened, interrupted).await,
+            opened => self.outcome(begin, client, opened, Vec::new()).await,
         }
     }
 
     async fn opened(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Result<Opened, Problem> {
-        let Some(opening) = self.open(begin, on_busy) else { return Ok(Opened::Fenced) };
-        match timeout(ANSWER_WITHIN, opening).await {
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        let mut opening = loop {
+            if let Some(opening) = self.open(begin, on_busy.clone()) {
+                break opening;
+            }
+            // An equal `send`, or an earlier attempt of this one, is about to be done with the run.
+            if self.find(begin.session, begin.run).await?.is_some() {
+                return Ok(Opened::Fenced);
+            }
+            if Instant::now() + LEAVING > deadline {
+                return Err(Problem::new(Code::StoreUnavailable, "the store does not answer; send again"));
+            }
+            sleep(LEAVING).await;
+        };
+        match timeout(ANSWER_WITHIN, &mut opening).await {
             Ok(Ok(opened)) => Ok(opened),
             Ok(Err(_)) => Err(Problem::new(Code::Draining, "this instance is leaving; send again with the same key")),
             Err(_) => {
-                // Should the log open it after all, it ends before the upstream hears of it.
-                if let Some(driven) = self.runs.driven(begin.run) {
-                    driven.cancel(json!({"reason": "store_unavailable"}).to_string().into());
+                if let Ok(opened) = opening.try_recv() {
+                    return Ok(opened);
                 }
+                // Should the log open it after all, it ends before the upstream hears of it.
+                let by: ByteString = json!({"reason": "store_unavailable"}).to_string().into();
+                if let Some(driven) = self.runs.driven(begin.run) {
+                    driven.cancel(by.clone());
+                }
+                let target = CancelTarget::Run(begin.run.clone());
+                let withdraw = CancelRequest { session: begin.session.clone(), target, by };
+                tokio::spawn(never_mind(self.log.clone(), opening, withdraw, begin.claimed.clone()));
                 Err(Problem::new(Code::StoreUnavailable, "the store does not answer; nothing was sent to the upstream"))
             }
         }
     }
 
-    async fn outcome(&self, begin: &Begin<'_>, opened: Opened, interrupted: Vec<RunId>) -> Result<Outcome, Problem> {
+    async fn outcome(
+        &self,
+        begin: &Begin<'_>,
+        client: &Client,
+        opened: Opened,
+        interrupted: Vec<RunId>,
+    ) -> Result<Option<Outcome>, Problem> {
         let (session, run) = (begin.session.clone(), begin.run.clone());
+        if let (Opened::Open { .. } | Opened::Queued { .. }, Some(key)) = (&opened, &begin.claimed) {
+            key.begins(&self.log);
+        }
         let (outcome, offset) = match opened {
             Opened::Open { started, flags } => {
                 RunStarted { session: &session, run: &run }.emit(&self.metrics);
                 (if flags.cancel.is_some() { Sent::Cancelled } else { Sent::Started }, Some(started))
             }
             Opened::Queued { position } => (Sent::Queued(position), None),
-            Opened::Fenced | Opened::Closed(Closed::Terminal { .. }) => {
-                let started = self.log.run(&session, &run).await.map_err(|error| unavailable(&error))?;
-                (Sent::Joined, started.map(|info| info.started))
+            // Where nobody has a run of this id it was us who may not open any more.
+            Opened::Fenced | Opened::Closed(Closed::Terminal { .. }) => return self.find(&session, &run).await,
+            Opened::Closed(Closed::Unknown) if self.is_withdrawn(&session, &run, client).await? => {
+                (Sent::Cancelled, None)
             }
-            Opened::Closed(Closed::Unknown) => (Sent::Cancelled, None),
+            Opened::Closed(Closed::Unknown) => {
+                if let Some(key) = &begin.claimed {
+                    key.free(&*self.log).await.map_err(|error| unavailable(&error))?;
+                }
+                return Ok(None);
+            }
             Opened::QueueFull => {
                 let detail = "no more may wait in this session (limits.queue_depth, limits.queue_bytes); send when some have begun, or withdraw one";
                 return Err(Problem::new(Code::TooMany, detail));
@@ -169,21 +273,22 @@ impl Control {
             Opened::Closed(Closed::Erased) => return Err(Problem::new(Code::NotFound, "the session was erased")),
             Opened::Busy { .. } => return Err(Problem::new(Code::Busy, "the route is busy again and again")),
         };
-        Ok(Outcome::Sent { session, run, offset, outcome, interrupted })
+        Ok(Some(Outcome::Sent { session, run, offset, outcome, interrupted }))
     }
 
     /// Cancels what runs or waits on the route, then begins.
-    async fn interrupt(&self, begin: &Begin<'_>, client: &Client) -> Result<Outcome, Problem> {
+    async fn interrupt(&self, begin: &Begin<'_>, client: &Client) -> Result<Option<Outcome>, Problem> {
         let mut interrupted = Vec::new();
         for _ in 0..INTERRUPTIONS {
             match self.opened(begin, OnBusy::Reject).await? {
                 Opened::Busy { runs } => {
-                    for run in runs {
+                    // The last that waits first: each end would begin the next one.
+                    for run in runs.iter().rev() {
                         self.end_runs(client, begin.session, CancelTarget::Run(run.clone())).await?;
-                        interrupted.push(run);
                     }
+                    interrupted.extend(runs);
                 }
-                opened => return self.outcome(begin, opened, interrupted).await,
+                opened => return self.outcome(begin, client, opened, interrupted).await,
             }
         }
         Err(Problem::new(Code::Busy, "others begin runs here faster than they can be interrupted"))
@@ -225,53 +330,10 @@ impl Control {
         }
         Ok(session)
     }
+}
 
-    /// Claims `key` for a run. `Some`: an equal request has it for this session and run.
-    async fn claim(
-        &self,
-        key: &str,
-        session: &SessionId,
-        run: &RunId,
-        digest: &str,
-    ) -> Result<Option<(SessionId, RunId)>, Problem> {
-        let value: ByteString = format!("{session} {run} {digest}").into();
-        let deadline = Instant::now() + ANSWER_WITHIN;
-        let claim = loop {
-            match self.log.claim(key, value.clone()).await {
-                Ok(claim) => break claim,
-                Err(_) if Instant::now() + ASK_AGAIN < deadline => sleep(ASK_AGAIN).await,
-                Err(error) => return Err(unavailable(&error)),
-            }
-        };
-        // An answer that was lost on its way looks as if somebody else had been first.
-        let Claim::Taken(theirs) = claim else { return Ok(None) };
-        let mut words = theirs.split(' ');
-        let mut word = || words.next().unwrap_or_default();
-        let (session, run, theirs) = (SessionId::from_store(word()), RunId::from_store(word()), word());
-        match (session, run) {
-            (Ok(session), Ok(run)) if theirs == digest => Ok(Some((session, run))),
-            (Ok(_), Ok(_)) => {
-                Err(Problem::new(Code::Conflict, "this key was used for another request; take a new one"))
-            }
-            _ => Err(Problem::new(Code::Internal, "the key is held by something that is not a run")),
-        }
-    }
-
-    /// The run that a key has begun or queued, where the log has it.
-    async fn find(&self, session: &SessionId, run: &RunId) -> Result<Option<Outcome>, Problem> {
-        let sent = |offset, outcome| Outcome::Sent {
-            session: session.clone(),
-            run: run.clone(),
-            offset,
-            outcome,
-            interrupted: Vec::new(),
-        };
-        if let Some(info) = self.log.run(session, run).await.map_err(|error| unavailable(&error))? {
-            return Ok(Some(sent(Some(info.started), Sent::Joined)));
-        }
-        let waiting = self.log.queue(session).await.map_err(|error| unavailable(&error))?;
-        Ok(waiting.iter().find(|queued| queued.run == *run).map(|queued| sent(None, Sent::Queued(queued.position))))
-    }
+pub(super) fn has_ended(state: Terminal) -> Problem {
+    Problem::new(Code::Conflict, format!("the run has ended ({state}); begin another with `send`"))
 }
 
 /// Why a client with credentials of its own is not queued.

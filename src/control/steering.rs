@@ -6,9 +6,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::SteerPolicy;
 use crate::control::root::{ANSWER_WITHIN, unavailable};
+use crate::control::sending::{Steers, has_ended};
 use crate::control::{Client, Control};
 use crate::hub::Delivery;
-use crate::log::{Bounds, CancelTarget, Command, RunInfo, SteerOrder};
+use crate::log::{Bounds, Command, RunInfo, SteerOrder};
 use crate::run::Started;
 use crate::server::Problem;
 use crate::session::{After, BusyPolicy, Kind, RunState, SessionId};
@@ -28,16 +29,16 @@ impl Control {
         let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
         let method = head.method.parse().unwrap_or(Method::POST);
         let policy = self.routes.of(&method, &head.path).steer.clone();
+        if let (SteerPolicy::Forward(_) | SteerPolicy::Reject, Some((_, state))) = (&policy, info.ended) {
+            return Err(has_ended(state));
+        }
         let (outcome, on_busy) = match policy {
             SteerPolicy::Forward(_) => return self.forward(client, steer, info).await,
             SteerPolicy::Reject => {
                 return Ok(Outcome::Steered { outcome: Steered::Rejected, run: info.run, receipt: None });
             }
             SteerPolicy::Queue => (Steered::Queued, BusyPolicy::Queue),
-            SteerPolicy::Interrupt => {
-                self.end_runs(client, &steer.session, CancelTarget::Run(info.run)).await?;
-                (Steered::Interrupted, BusyPolicy::Parallel)
-            }
+            SteerPolicy::Interrupt => (Steered::Interrupted, BusyPolicy::Parallel),
         };
         let send = SendRun {
             session: Some(steer.session),
@@ -50,7 +51,8 @@ impl Control {
             source: None,
             parent: None,
         };
-        match self.send(client, send).await? {
+        let steers = Steers { run: &info, is_ended: outcome == Steered::Interrupted };
+        match self.send_after(client, send, Some(steers)).await? {
             Outcome::Sent { run, outcome: Sent::Cancelled, .. } => {
                 Ok(Outcome::Steered { outcome: Steered::Rejected, run, receipt: None })
             }
@@ -59,7 +61,8 @@ impl Control {
         }
     }
 
-    /// The run that is meant, which is active: the newest root, where it is not named.
+    /// The run that is meant: the newest active root, where it is not named. One that is may have ended,
+    /// where the same steer may have ended it before.
     async fn steered(&self, steer: &Steer) -> Result<RunInfo, Problem> {
         let session = &steer.session;
         match &steer.run {
@@ -67,11 +70,8 @@ impl Control {
                 let info = self.log.run(session, run).await.map_err(|error| unavailable(&error))?;
                 let info = info.ok_or_else(|| Problem::new(Code::NotFound, "there is no such run in this session"))?;
                 match info.ended {
-                    None => Ok(info),
-                    Some((_, state)) => {
-                        let detail = format!("the run has ended ({state}); begin another with `send`");
-                        Err(Problem::new(Code::Conflict, detail))
-                    }
+                    Some((_, state)) if steer.key.is_none() => Err(has_ended(state)),
+                    _ => Ok(info),
                 }
             }
             RunName::Active => {

@@ -63,8 +63,9 @@ pub struct Runs {
 /// Starts a run that waited in a queue.
 pub trait StartQueued: Send + Sync {
     /// Lists and opens the run that `waited`; done when the log has answered. Its mark holds for
-    /// [`START_WITHIN`]; after that others may be faster, which is as good.
-    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, ()>;
+    /// [`START_WITHIN`]; after that others may be faster, which is as good. `false`: it was withdrawn
+    /// meanwhile, so that its route is free still.
+    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool>;
 }
 
 /// One life of this instance: ids are used once.
@@ -206,18 +207,22 @@ impl Runs {
             return None;
         }
         let instance = self.instance();
-        let starts = loop {
-            match self.log.start_queued(session, &instance, START_WITHIN).await {
-                Ok(starts) => break starts,
-                Err(_) => sleep(ASK_AGAIN).await,
+        loop {
+            let Ok(starts) = self.log.start_queued(session, &instance, START_WITHIN).await else {
+                sleep(ASK_AGAIN).await;
+                continue;
+            };
+            let mut all_start = true;
+            if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
+                for waited in starts.yours {
+                    all_start &= starter.start(session, waited).await;
+                }
             }
-        };
-        if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
-            for waited in starts.yours {
-                starter.start(session, waited).await;
+            // What waits behind one that was withdrawn has nobody else who would start it.
+            if all_start {
+                return starts.others;
             }
         }
-        starts.others
     }
 
     /// After a terminal: starts what waited for it. `false`: this instance is leaving, and others have
@@ -294,10 +299,11 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::log::Starts;
     use crate::log::scripted::{Scripted, now};
     use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, TakenOver, Takeover};
     use crate::run::Tagging;
-    use crate::session::{Record, RunState, Terminal};
+    use crate::session::{Kind, Record, RunState, Terminal};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -375,5 +381,68 @@ mod tests {
         assert!(matches!(opened, Opened::Open { .. }));
         let ended = timeout(PATIENCE, takeovers.wait_for(|taken| taken.as_ref() == Some(&run))).await;
         assert!(ended.is_ok(), "nobody ended the run");
+    }
+
+    /// The symptom: what waited behind a run that was withdrawn while it was being started waited for ever.
+    #[tokio::test]
+    async fn where_the_first_that_waits_is_gone_when_it_is_to_start_the_next_one_starts() {
+        struct Withdrawn(watch::Sender<Vec<RunId>>);
+        impl StartQueued for Withdrawn {
+            fn start<'a>(&'a self, _: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool> {
+                self.0.send_modify(|started| started.push(waited.run));
+                async { false }.boxed()
+            }
+        }
+        let (log, started) = (Arc::new(Scripted::default()), watch::Sender::new(Vec::new()));
+        let waiting = std::sync::Mutex::new(vec![RunId::from_random(2), RunId::from_random(1)]);
+        log.start_queued.answers(move |_| {
+            let (key, client) = (None, None);
+            let next = |run| ToStart { run, key, route: "r".into(), client, item: bytes::Bytes::new() };
+            now(Starts { yours: waiting.lock().unwrap().pop().map(next).into_iter().collect(), others: None })
+        });
+        let runs = Runs::new(log, settings(), Metrics::new());
+        let starter: Arc<dyn StartQueued> = Arc::new(Withdrawn(started.clone()));
+        runs.queued_start_by(Arc::downgrade(&starter));
+        runs.freed(&SessionId::from_random(1)).await;
+        assert_eq!(*started.borrow(), [RunId::from_random(1), RunId::from_random(2)]);
+    }
+
+    /// The symptom: the upstream took what it was steered by, then ended, and there was no receipt.
+    #[tokio::test]
+    async fn a_receipt_that_is_there_when_the_upstream_ends_comes_before_the_terminal() {
+        for _ in 0..20 {
+            let log = Arc::new(Scripted::default());
+            log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+            log.run.answers(|_| now(None));
+            let (kept, mut appends) = watch::channel(Vec::new());
+            log.append.answers(move |append: Append| {
+                kept.send_modify(|kept: &mut Vec<_>| kept.extend(append.records.iter().map(|record| record.kind)));
+                let (first, flags) = (Offset::new(1, 2), RunFlags::default());
+                now(Appended::Stored { first, last: first, flags, next: None })
+            });
+            let (runs, run) = (Runs::new(log, settings(), Metrics::new()), RunId::from_random(7));
+            let (end, ends) = oneshot::channel::<()>();
+            let call: Call = Box::new(|| {
+                async {
+                    let _ = ends.await;
+                    Err(crate::run::CallFailed { reason: "over" })
+                }
+                .boxed()
+            });
+            runs.open(spec(&run), call).unwrap().await.unwrap();
+            let receipt = Record {
+                kind: Kind::Steer,
+                run: Some(run.clone()),
+                source: None,
+                event: None,
+                id: None,
+                data: "{}".into(),
+            };
+            runs.driven(&run).unwrap().note(receipt).await;
+            end.send(()).unwrap();
+            let ended = timeout(PATIENCE, appends.wait_for(|kinds| kinds.contains(&Kind::Run))).await;
+            let kinds = ended.expect("it ends").unwrap().clone();
+            assert_eq!(kinds, [Kind::Steer, Kind::Run]);
+        }
     }
 }

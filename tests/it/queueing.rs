@@ -143,6 +143,30 @@ async fn parallel_begins_beside_reject_does_not_and_interrupt_begins_instead() {
     assert_eq!(stage.agent.count(), 3);
 }
 
+/// The symptom: with every run that it ended, the next one that waited called the upstream.
+#[rstest]
+#[tokio::test]
+async fn what_waits_is_not_begun_by_a_send_that_interrupts(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let mut stage = Stage::on(store).await;
+    let mut phone = at_chat(&stage.sidecar).await;
+    let mut active = send(&mut phone, json!(0), json!({})).await;
+    let mut upstream = stage.agent.asked().await;
+    for round in 1..6 {
+        let mut expected = vec![active["run"].clone()];
+        for _ in 0..4 {
+            let waiting = send(&mut phone, json!("waits"), json!({})).await;
+            assert_eq!(waiting["outcome"], "queued");
+            expected.push(waiting["run"].clone());
+        }
+        active = send(&mut phone, json!(round), json!({"on_busy": "interrupt"})).await;
+        assert_eq!((&active["outcome"], &active["interrupted"]), (&json!("started"), &json!(expected)), "{active}");
+        upstream.closed_by_the_sidecar().await;
+        upstream = stage.agent.asked().await;
+        assert_eq!(upstream.body, round.to_string().as_bytes());
+    }
+    assert!(queue(&mut phone).await.is_empty());
+}
+
 #[tokio::test]
 async fn the_route_says_what_to_do_where_the_send_does_not() {
     let config = "[[route]]\nmatch = \"POST /chat\"\non_busy = \"reject\"";

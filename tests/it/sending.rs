@@ -159,6 +159,28 @@ async fn the_same_key_through_two_instances_at_once_begins_one_run() {
     assert_eq!(stage.agent.count(), 20);
 }
 
+/// The symptom: the second was told that it had joined a run that nobody began.
+#[rstest]
+#[tokio::test]
+async fn the_same_key_twice_at_once_through_one_instance_is_told_the_truth_twice(
+    #[values(Store::Embedded, Store::Redis)] store: Store,
+) {
+    let mut stage = Stage::on(store).await;
+    let (mut a, mut b) = (at_chat(&stage.sidecar).await, at_chat(&stage.sidecar).await);
+    a.ask(send("s", json!({}))).await;
+    let _upstream = stage.agent.asked().await;
+    for n in 0..8 {
+        let key = json!({"key": format!("k{n}"), "on_busy": "queue"});
+        let (one, two) = tokio::join!(a.ask(send("s", key.clone())), b.ask(send("s", key)));
+        assert_eq!((&one["outcome"], &one["run"]), (&two["outcome"], &two["run"]), "{one} {two}");
+        assert_eq!(one["outcome"], "queued");
+        let reject = json!({"key": format!("r{n}"), "on_busy": "reject"});
+        let (one, two) = tokio::join!(a.ask(send("s", reject.clone())), b.ask(send("s", reject)));
+        assert_eq!((&one["code"], &two["code"]), (&json!("busy"), &json!("busy")), "{one} {two}");
+    }
+    assert_eq!(stage.agent.count(), 1);
+}
+
 #[tokio::test]
 async fn a_key_that_is_used_for_another_body_is_refused() {
     let mut stage = Stage::on(Store::Embedded).await;
@@ -191,13 +213,20 @@ async fn the_clients_credentials_go_with_its_request_and_are_not_kept() {
 #[case::outside_the_allow_list(json!({"path": "/admin/delete"}), "forbidden")]
 #[case::to_our_own_routes(json!({"path": "/_sidestream/v1/sessions/s/runs"}), "forbidden")]
 #[case::by_a_method_that_is_not_recorded(json!({"method": "GET"}), "forbidden")]
+#[case::by_a_method_that_echoes_credentials(json!({"method": "TRACE", "path": "/t/1"}), "bad_request")]
+#[case::by_a_method_that_opens_a_tunnel(json!({"method": "CONNECT", "path": "/t/1"}), "bad_request")]
+#[case::out_of_the_route_by_dots(json!({"path": "/t/../admin"}), "bad_request")]
+#[case::out_of_the_route_by_encoded_dots(json!({"path": "/t/%2E%2e/admin"}), "bad_request")]
+#[case::out_of_the_route_by_encoded_slashes(json!({"path": "/t/x%2f..%2f..%2fadmin"}), "bad_request")]
+#[case::out_of_the_route_by_backslashes(json!({"path": "/t/..\\admin"}), "bad_request")]
 #[case::with_a_header_that_is_not_allowed(json!({"headers": {"x-admin": "1"}}), "forbidden")]
 #[case::to_another_host(json!({"path": "http://evil.example/"}), "bad_request")]
 #[case::to_a_session_that_only_the_server_names(json!({"session": "~abc"}), "not_found")]
 #[case::with_an_unknown_policy(json!({"on_busy": "wait"}), "bad_message")]
 #[tokio::test]
 async fn a_send_that_is_not_allowed_is_told_so_and_nothing_is_begun(#[case] fields: Value, #[case] code: &str) {
-    let stage = Stage::with(Store::Embedded, "intercept = [\"POST /chat\"]").await;
+    let stage =
+        Stage::with(Store::Embedded, "intercept = [\"POST /chat\"]\n[[route]]\nmatch = \"* /t/*\"\nsend = true").await;
     let mut phone = at_chat(&stage.sidecar).await;
     let refused = phone.ask(send("s", fields)).await;
     assert_eq!((refused.kind(), refused["code"].as_str()), ("error", Some(code)), "{refused}");

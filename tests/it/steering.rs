@@ -109,3 +109,60 @@ async fn a_steer_that_is_not_possible_says_why() {
     }
     assert_eq!(steer(&mut phone, "nobody", json!(1)).await["code"], "not_found");
 }
+
+/// The symptom: a phone that repeated its steer ended the run that the first one had begun.
+#[tokio::test]
+async fn an_interrupting_steer_that_comes_again_with_its_key_joins_the_run_that_it_began() {
+    let mut stage = Stage::with(Store::Embedded, &route("interrupt")).await;
+    let mut run = stage.run_in("s").await;
+    let mut phone = stage.sidecar.connect().await;
+    phone.attach("s").await;
+    let steer = |run: &str| json!({"type": "steer", "session": "s", "run": run, "body": 2, "key": "k"});
+    let first = phone.ask(steer("active")).await;
+    assert_eq!(first["outcome"], "interrupted", "{first}");
+    run.upstream.closed_by_the_sidecar().await;
+    let mut next = stage.agent.asked().await;
+    next.sse().await;
+    for named in ["active", &run.id] {
+        let again = phone.ask(steer(named)).await;
+        assert_eq!((&again["outcome"], &again["run"]), (&json!("interrupted"), &first["run"]), "{again}");
+    }
+    next.end().await;
+    let all = phone.collect_until_terminal(first["run"].as_str().unwrap()).await;
+    assert_eq!(terminal_of(&all, first["run"].as_str().unwrap())["state"], "completed");
+    assert_eq!(stage.agent.count(), 2);
+}
+
+#[tokio::test]
+async fn an_interrupting_steer_that_may_begin_nothing_ends_nothing() {
+    let mut stage = Stage::with(Store::Embedded, &format!("{}send = false\n", route("interrupt"))).await;
+    let run = stage.run_in("s").await;
+    let mut phone = stage.sidecar.connect().await;
+    phone.attach("s").await;
+    let refused = steer(&mut phone, &run.id, json!(1)).await;
+    assert_eq!((refused.kind(), &refused["code"]), ("error", &json!("forbidden")), "{refused}");
+    run.upstream.end().await;
+    let all = phone.collect_until_terminal(&run.id).await;
+    assert_eq!(terminal_of(&all, &run.id)["state"], "completed");
+}
+
+/// An upstream that knows the key would answer what it answered to the run's own request.
+#[tokio::test]
+async fn what_steers_a_run_does_not_carry_the_key_of_the_send_that_began_it() {
+    let mut stage = Stage::with(Store::Embedded, &route(FORWARD)).await;
+    let mut phone = stage.sidecar.connect_to("/chat").await;
+    phone.attach("s").await;
+    let sent = phone.ask(json!({"type": "send", "session": "s", "body": 1, "key": "k"})).await;
+    let mut upstream = stage.agent.asked().await;
+    assert_eq!(upstream.header("idempotency-key"), Some("k"));
+    upstream.sse().await;
+    upstream.event(r#"{"run_id":"7"}"#).await;
+    while phone.entry().await.kind() != "event" {}
+    let told = async {
+        let told = stage.agent.asked().await;
+        assert_eq!(told.header("idempotency-key"), None);
+        told.json("{}").await;
+    };
+    let (ack, ()) = tokio::join!(steer(&mut phone, sent["run"].as_str().unwrap(), json!(2)), told);
+    assert_eq!(ack["outcome"], "forwarded", "{ack}");
+}
