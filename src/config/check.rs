@@ -3,6 +3,10 @@
 
 use std::net::SocketAddr;
 
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
 use super::calls::{CallTemplate, SteerPolicy};
 use super::problem::Problem;
 use super::settings::{AuthMode, Config, Http2, Route};
@@ -10,9 +14,22 @@ use super::store_url::StoreUrl;
 
 /// What is wrong with values that are fine one by one.
 pub(super) fn together(config: &Config) -> Vec<Problem> {
-    let rules = [listen_twice(config), http2(config), limits(config), store(config)];
+    let rules = [listen_twice(config), http2(config), limits(config), store(config), sent_headers(config)];
     let wrong = rules.into_iter().flatten().chain(open_listeners(config));
     wrong.map(Problem::overall).collect()
+}
+
+/// What a client names in a `send` waits in the store with it, and must not frame another request.
+fn sent_headers(config: &Config) -> Option<String> {
+    let secret = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
+    let framing = [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, TE];
+    let wrong =
+        config.send.headers.iter().find(|name| {
+            secret.iter().chain(&config.send.credentials).chain(&framing).any(|kept_out| kept_out == *name)
+        })?;
+    Some(format!(
+        "send.headers has `{wrong}`: what a client names in a message is stored while it waits, and frames nothing; credentials of its own request go along by send.credentials"
+    ))
 }
 
 /// What is wrong with a route's values together.
@@ -138,6 +155,19 @@ mod tests {
     fn the_defaults_are_fine() {
         assert_eq!(together(&config(|_| {})), []);
         assert!(config(|_| {}).warnings().is_empty());
+    }
+
+    #[test]
+    fn a_header_that_must_not_be_stored_or_frames_the_request_is_none_that_clients_name() {
+        for name in [AUTHORIZATION, COOKIE, CONTENT_LENGTH, HOST] {
+            assert_refused(|c| c.send.headers = vec![name.clone()], &["send.headers", name.as_str()]);
+        }
+        let key = http::HeaderName::from_static("x-api-key");
+        assert_refused(
+            |c| (c.send.headers, c.send.credentials) = (vec![key.clone()], vec![key.clone()]),
+            &["x-api-key"],
+        );
+        assert_eq!(together(&config(|c| c.send.headers = vec![key])), []);
     }
 
     #[test]

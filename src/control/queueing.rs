@@ -43,7 +43,7 @@ impl Control {
 impl StartQueued for Control {
     fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool> {
         async move {
-            let ToStart { run, key, item, .. } = waited;
+            let ToStart { run, key, item, route: waited_on, .. } = waited;
             let Some((sendable, vouched)) = Sendable::of_item(&item) else {
                 // Its mark runs out, and an instance of that version may find it.
                 tracing::error!(%session, %run, "a queued run was written by another version; it is left to that");
@@ -53,10 +53,13 @@ impl StartQueued for Control {
             let credentials = if vouched { service(&route) } else { HeaderMap::new() };
             // Its session was bound when it began to wait.
             let (claimed, parent, subject) = (None, None, None);
-            let begin = Begin { session, run: &run, key, claimed, parent, sendable, route, credentials, subject };
+            // The route may have another name by now; what waits behind it does not know.
+            let waited_on = Some(waited_on);
+            let begin =
+                Begin { session, run: &run, key, claimed, parent, sendable, route, waited_on, credentials, subject };
             let until = Instant::now() + START_WITHIN;
             let opened = loop {
-                match self.open(&begin, OnBusy::Parallel) {
+                match self.open(&begin, OnBusy::Waited) {
                     Some(opening) => break opening.await.ok(),
                     None if Instant::now() < until => sleep(LEAVING).await,
                     None => return true,

@@ -40,6 +40,8 @@ pub(super) struct Begin<'a> {
     pub(super) parent: Option<RunId>,
     pub(super) sendable: Sendable,
     pub(super) route: Arc<Route>,
+    /// The name of the route that it waited for, where it did.
+    pub(super) waited_on: Option<ByteString>,
     /// What goes with the request and is kept nowhere.
     pub(super) credentials: HeaderMap,
     /// Whose it is.
@@ -143,7 +145,19 @@ impl Control {
         let (sendable, route, credentials) = (sendable.clone(), route.clone(), client.credentials.clone());
         let (key, parent, subject) = (send.key.clone(), send.parent.clone(), client.subject.clone());
         let on_busy = send.on_busy.unwrap_or(route.on_busy);
-        let begin = Begin { session: &session, run: &run, key, claimed, parent, sendable, route, credentials, subject };
+        let waited_on = None;
+        let begin = Begin {
+            session: &session,
+            run: &run,
+            key,
+            claimed,
+            parent,
+            sendable,
+            route,
+            waited_on,
+            credentials,
+            subject,
+        };
         match on_busy {
             BusyPolicy::Parallel => self.begin(&begin, client, OnBusy::Parallel).await,
             BusyPolicy::Reject => self.begin(&begin, client, OnBusy::Reject).await,
@@ -158,7 +172,7 @@ impl Control {
 
     /// Opens the run; its owner calls the upstream then. `None`: this instance has a run of this id.
     pub(super) fn open(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Option<oneshot::Receiver<Opened>> {
-        let Begin { session, run, key, claimed: _, parent, sendable, route, credentials, subject } = begin;
+        let Begin { session, run, key, claimed: _, parent, sendable, route, waited_on, credentials, subject } = begin;
         let started = Started {
             method: sendable.method.to_string(),
             path: sendable.path().to_owned(),
@@ -177,7 +191,7 @@ impl Control {
             source: sendable.source.clone(),
             parent: parent.clone(),
             key: key.clone(),
-            route: route.pattern.to_string().into(),
+            route: waited_on.clone().unwrap_or_else(|| route.pattern.to_string().into()),
             on_busy,
             subject: subject.clone(),
             values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),

@@ -20,9 +20,12 @@ pub const START_WITHIN: Duration = Duration::from_secs(10);
 /// A run with a parent, and one whose key was cancelled, is never held back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OnBusy {
-    /// Opens beside the others. Who starts a queued run opens it so.
+    /// Opens beside the others.
     #[default]
     Parallel,
+    /// The same, if it is in the queue, else never ([`Closed::Unknown`](super::Closed::Unknown)): who starts a
+    /// queued run opens it so. It may have been withdrawn, or its session erased.
+    Waited,
     /// Does not open.
     Reject,
     /// Waits in the session's queue.

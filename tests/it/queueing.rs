@@ -226,6 +226,26 @@ async fn a_client_with_credentials_waits_only_where_the_route_has_its_own() {
     std::fs::remove_file(key).unwrap();
 }
 
+/// The symptom: after a deploy that named the route, the second that waited never began.
+#[tokio::test]
+async fn what_waits_begins_in_its_turn_though_its_route_has_another_name_by_now() {
+    let mut stage = Stage::on(Store::Redis).await;
+    let mut phone = at_chat(&stage.sidecar).await;
+    send(&mut phone, json!(1), json!({})).await;
+    let _upstream = stage.agent.asked().await;
+    for n in 2..5 {
+        assert_eq!(send(&mut phone, json!(n), json!({})).await["outcome"], "queued");
+    }
+    let _next = stage.another_sidecar_with("[[route]]\nmatch = \"POST /chat\"").await;
+    stage.sidecar.process().kill();
+    for n in 2..5 {
+        let mut upstream = stage.agent.asked().await;
+        assert_eq!(upstream.body, n.to_string().as_bytes());
+        upstream.sse().await;
+        upstream.end().await;
+    }
+}
+
 #[tokio::test]
 async fn what_waits_outlives_a_restart_of_the_only_instance() {
     let dir = tempfile::tempdir().unwrap();

@@ -366,6 +366,29 @@ async fn erasing_a_session_erases_what_waits(store: Store) {
     assert_eq!(wait(&*log, "first-anew").await, 1);
 }
 
+/// The symptom: whoever was starting a queued run made the session anew that had just been erased.
+async fn who_starts_a_queued_run_that_is_gone_opens_nothing(store: Store) {
+    let log = store.open().await;
+    let mut root = active(&*log, "root").await;
+    for name in ["first", "second", "third"] {
+        wait(&*log, name).await;
+    }
+    end(&*log, &mut root).await;
+    let start = |name: &str| OpenRun { on_busy: OnBusy::Waited, ..waiting(name) };
+    assert_eq!(starts(&*log, "inst-1", HOLD).await.0, ["first"]);
+    for _ in 0..2 {
+        assert!(matches!(log.open_run(start("first")).await.unwrap(), Opened::Open { .. }), "a repeat is safe");
+    }
+    log.withdraw(&session("s"), "key of second").await.unwrap();
+    assert_eq!(log.open_run(start("second")).await.unwrap(), Opened::Closed(Closed::Unknown));
+    assert_eq!(ids(&*log).await, ["third"]);
+    log.erase(&session("s")).await.unwrap();
+    for name in ["third", "nobody"] {
+        assert_eq!(log.open_run(start(name)).await.unwrap(), Opened::Closed(Closed::Unknown), "{name}");
+    }
+    assert!(matches!(log.bounds(&session("s")).await.unwrap(), Bounds::Erased));
+}
+
 async fn a_session_that_expired_leaves_nothing_waiting(store: Store) {
     let retention = Retention { ttl: Duration::from_millis(400), ..Retention::default() };
     let log = store.open_with(retention).await;
@@ -400,5 +423,6 @@ on_every_store!(
     a_takeover_leaves_a_queued_run_in_its_place,
     every_free_route_starts_one,
     erasing_a_session_erases_what_waits,
+    who_starts_a_queued_run_that_is_gone_opens_nothing,
     a_session_that_expired_leaves_nothing_waiting,
 );

@@ -13,7 +13,7 @@ use super::read::Snapshot;
 use super::sessions::Known;
 use super::state::{Queued, SessionState};
 use super::tables::ITEMS;
-use crate::log::{Note, OnBusy, OpenRun, Opened, Push, QueuedRun, START_WITHIN, Starts, ToStart};
+use crate::log::{Closed, Note, OnBusy, OpenRun, Opened, Push, QueuedRun, START_WITHIN, Starts, ToStart};
 use crate::session::{InstanceId, RunId, SessionId};
 
 impl Batch<'_> {
@@ -24,7 +24,8 @@ impl Batch<'_> {
             Some(key) => self.remembered(&open.session, &key_name(key))?.is_some(),
             None => false,
         };
-        let Known::Live(state) = self.sessions.load(&mut self.tables, &open.session)? else { return Ok(None) };
+        let gone = (open.on_busy == OnBusy::Waited).then_some(Opened::Closed(Closed::Unknown));
+        let Known::Live(state) = self.sessions.load(&mut self.tables, &open.session)? else { return Ok(gone) };
         let number = state.number;
         if let Some(at) = state.queue.iter().position(|queued| queued.run == open.run) {
             if let OnBusy::Queue(_) = open.on_busy {
@@ -34,6 +35,9 @@ impl Batch<'_> {
             self.tables.items.remove((number, open.run.as_str()))?;
             self.announce(&open.session, Push::Note(Note::Queue));
             return Ok(None);
+        }
+        if gone.is_some() {
+            return Ok(gone);
         }
         if open.on_busy == OnBusy::Parallel || open.parent.is_some() || cancelled {
             return Ok(None);

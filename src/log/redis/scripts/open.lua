@@ -1,7 +1,7 @@
 -- Opens a run and writes its first entries; creates the session. Idempotent by (run, nonce).
 --
--- ARGV: 5 run, 6 owner, 7 nonce, 8 parent, 9 route, 10 key, 11 'parallel' | 'reject' | 'queue', 12 most
--- that may wait, 13 bytes that they may have, 14 client, 15 item, 16 counts, 17 lens, 18 bytes, 19… fields.
+-- ARGV: 5 run, 6 owner, 7 nonce, 8 parent, 9 route, 10 key, 11 'parallel' | 'waited' | 'reject' |
+-- 'queue', 12 most that may wait, 13 bytes that they may have, 14 client, 15 item, 16 counts, 17 lens, 18 bytes, 19… fields.
 -- Answers (by: who asked for the run's cancellation, '' nobody): opened started by | stored first last prev published by | fenced | terminal offset state |
 -- unknown | queued position | queue_full | busy run…
 
@@ -37,6 +37,7 @@ local by = key ~= NONE and remembered('key ' .. key)
 -- What waited in a life of the session that has expired is gone with it.
 local queue = s.expired_meta and {} or read_queue()
 local queued = find_queued(queue, 'run', id)
+if not queued and on_busy == 'waited' then return { 'unknown' } end
 if queued and on_busy == 'queue' then return { 'queued', text(queued.position) } end
 if on_busy ~= 'parallel' and not queued and not by and parent == NONE and not s.fresh then
   local busy, position = roots_of(route), 1
