@@ -65,11 +65,16 @@ impl StartQueued for Control {
                     None => return true,
                 }
             };
-            match &opened {
-                Some(Opened::Open { .. }) => tracing::info!(%session, %run, "a queued run begins"),
-                other => tracing::debug!(%session, %run, outcome = ?other, "a queued run is somebody else's, or gone"),
+            match opened {
+                Some(Opened::Open { .. }) => {
+                    tracing::info!(%session, %run, "a queued run begins");
+                    true
+                }
+                other => {
+                    tracing::debug!(%session, %run, outcome = ?other, "a queued run is somebody else's, or gone");
+                    !matches!(other, Some(Opened::Closed(_)))
+                }
             }
-            !matches!(opened, Some(Opened::Closed(_)))
         }
         .boxed()
     }

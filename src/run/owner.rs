@@ -308,7 +308,7 @@ impl Owner {
             }
         }
         self.finish_caller();
-        self.runs.pending.fetch_sub(self.accounted, Ordering::AcqRel);
+        self.runs.pending.fetch_sub(std::mem::take(&mut self.accounted), Ordering::AcqRel);
         if !self.frees || self.runs.hand_on(&self.spec.session).await {
             // The run has its terminal; whether it is still listed matters to nobody but the sweeper. Where
             // what waits could not be started it stays listed: whoever finds this instance gone starts it.
@@ -370,6 +370,13 @@ impl Owner {
         self.runs.pending.fetch_add(now, Ordering::AcqRel);
         self.runs.pending.fetch_sub(self.accounted, Ordering::AcqRel);
         self.accounted = now;
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // An owner that breaks off by a defect must not take memory from the others for ever.
+        self.runs.pending.fetch_sub(self.accounted, Ordering::AcqRel);
     }
 }
 

@@ -64,7 +64,7 @@ pub struct Runs {
 pub trait StartQueued: Send + Sync {
     /// Lists and opens the run that `waited`; done when the log has answered. Its mark holds for
     /// [`START_WITHIN`]; after that others may be faster, which is as good. `false`: it was withdrawn
-    /// meanwhile, so that its route is free still.
+    /// meanwhile, so that what waits behind it is next.
     fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool>;
 }
 
@@ -208,18 +208,19 @@ impl Runs {
         }
         let instance = self.instance();
         loop {
-            let Ok(starts) = self.log.start_queued(session, &instance, START_WITHIN).await else {
-                sleep(ASK_AGAIN).await;
-                continue;
-            };
-            let mut all_start = true;
-            if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
-                for waited in starts.yours {
-                    all_start &= starter.start(session, waited).await;
+            let starts = match self.log.start_queued(session, &instance, START_WITHIN).await {
+                Ok(starts) => starts,
+                Err(_) => {
+                    sleep(ASK_AGAIN).await;
+                    continue;
                 }
+            };
+            let Some(starter) = self.starter.get().and_then(Weak::upgrade) else { return starts.others };
+            let mut left_a_place = false;
+            for waited in starts.yours {
+                left_a_place |= !starter.start(session, waited).await;
             }
-            // What waits behind one that was withdrawn has nobody else who would start it.
-            if all_start {
+            if !left_a_place {
                 return starts.others;
             }
         }
@@ -296,14 +297,16 @@ impl Runs {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{StreamExt, stream};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
     use tokio::sync::watch;
 
     use super::*;
-    use crate::log::Starts;
     use crate::log::scripted::{Scripted, now};
-    use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, TakenOver, Takeover};
+    use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, Starts, TakenOver, Takeover};
     use crate::run::Tagging;
-    use crate::session::{Kind, Record, RunState, Terminal};
+    use crate::session::{Record, RunState, Terminal};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -366,6 +369,60 @@ mod tests {
         assert!(terminal.data.contains("gone"), "{}", terminal.data);
     }
 
+    /// Begins nothing: the first of what waits was withdrawn meanwhile.
+    #[derive(Default)]
+    struct Starter(Mutex<Vec<RunId>>);
+
+    impl StartQueued for Starter {
+        fn start<'a>(&'a self, _: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool> {
+            let mut started = self.0.lock().unwrap();
+            started.push(waited.run);
+            let there = started.len() > 1;
+            Box::pin(async move { there })
+        }
+    }
+
+    fn waits(run: u128) -> Starts {
+        let (run, item) = (RunId::from_random(run), bytes::Bytes::new());
+        let yours = vec![ToStart { run, key: None, route: "r".into(), client: None, item }];
+        Starts { yours, others: None }
+    }
+
+    /// The symptom: what waited behind it waited for ever.
+    #[tokio::test]
+    async fn what_waits_behind_a_run_that_was_withdrawn_as_it_was_started_is_started() {
+        let log = Arc::new(Scripted::default());
+        let asked = AtomicUsize::new(0);
+        log.start_queued.answers(move |_| now(waits(asked.fetch_add(1, Ordering::SeqCst) as u128)));
+        let (runs, starter) = (Runs::new(log, settings(), Metrics::new()), Arc::new(Starter::default()));
+        let weak: Weak<Starter> = Arc::downgrade(&starter);
+        runs.queued_start_by(weak);
+        runs.freed(&SessionId::from_random(1)).await;
+        assert_eq!(*starter.0.lock().unwrap(), [RunId::from_random(0), RunId::from_random(1)]);
+    }
+
+    /// The symptom: a terminal whose answer was lost started nothing of what waited for it.
+    #[tokio::test]
+    async fn what_waited_for_a_run_is_started_though_the_answer_to_its_terminal_was_lost() {
+        let log = Arc::new(Scripted::default());
+        log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+        let repeats = AtomicUsize::new(0);
+        log.append.answers(move |_| match repeats.fetch_add(1, Ordering::SeqCst) {
+            0 => Box::pin(async { Err(crate::log::Unavailable::new("lost")) }),
+            _ => now(Appended::Duplicate { last: Offset::new(1, 2), flags: RunFlags::default() }),
+        });
+        let (asked, mut asks) = watch::channel(false);
+        log.start_queued.answers(move |_| {
+            asked.send_replace(true);
+            now(Starts::default())
+        });
+        let runs = Runs::new(log, settings(), Metrics::new());
+        let refused: Call = Box::new(|| Box::pin(async { Err(crate::run::CallFailed { reason: "refused" }) }));
+        runs.open(spec(&RunId::from_random(7)), refused).unwrap().await.unwrap();
+        let asked = timeout(PATIENCE, asks.wait_for(|asked| *asked)).await;
+        assert!(asked.is_ok(), "nobody asked what may start");
+    }
+
     #[tokio::test]
     async fn a_run_whose_owner_breaks_off_by_a_defect_is_ended_like_one_of_a_dead_instance() {
         let log = Arc::new(Scripted::default());
@@ -376,73 +433,15 @@ mod tests {
             now(TakenOver::Ended { offset: Offset::new(1, 2), state: Terminal::Interrupted })
         });
         let (runs, run) = (Runs::new(log, settings(), Metrics::new()), RunId::from_random(7));
-        let defect: Call = Box::new(|| Box::pin(async { unreachable!("a defect") }));
-        let opened = runs.open(spec(&run), defect).unwrap().await.unwrap();
+        let events = stream::iter(0..2).map(|n| match n {
+            0 => Ok(Frame::data(bytes::Bytes::from_static(b"data: x"))),
+            _ => unreachable!("a defect"),
+        });
+        let opened = runs.write(spec(&run), StreamBody::new(events).boxed_unsync()).unwrap().await.unwrap();
         assert!(matches!(opened, Opened::Open { .. }));
         let ended = timeout(PATIENCE, takeovers.wait_for(|taken| taken.as_ref() == Some(&run))).await;
         assert!(ended.is_ok(), "nobody ended the run");
-    }
-
-    /// The symptom: what waited behind a run that was withdrawn while it was being started waited for ever.
-    #[tokio::test]
-    async fn where_the_first_that_waits_is_gone_when_it_is_to_start_the_next_one_starts() {
-        struct Withdrawn(watch::Sender<Vec<RunId>>);
-        impl StartQueued for Withdrawn {
-            fn start<'a>(&'a self, _: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool> {
-                self.0.send_modify(|started| started.push(waited.run));
-                async { false }.boxed()
-            }
-        }
-        let (log, started) = (Arc::new(Scripted::default()), watch::Sender::new(Vec::new()));
-        let waiting = std::sync::Mutex::new(vec![RunId::from_random(2), RunId::from_random(1)]);
-        log.start_queued.answers(move |_| {
-            let (key, client) = (None, None);
-            let next = |run| ToStart { run, key, route: "r".into(), client, item: bytes::Bytes::new() };
-            now(Starts { yours: waiting.lock().unwrap().pop().map(next).into_iter().collect(), others: None })
-        });
-        let runs = Runs::new(log, settings(), Metrics::new());
-        let starter: Arc<dyn StartQueued> = Arc::new(Withdrawn(started.clone()));
-        runs.queued_start_by(Arc::downgrade(&starter));
-        runs.freed(&SessionId::from_random(1)).await;
-        assert_eq!(*started.borrow(), [RunId::from_random(1), RunId::from_random(2)]);
-    }
-
-    /// The symptom: the upstream took what it was steered by, then ended, and there was no receipt.
-    #[tokio::test]
-    async fn a_receipt_that_is_there_when_the_upstream_ends_comes_before_the_terminal() {
-        for _ in 0..20 {
-            let log = Arc::new(Scripted::default());
-            log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
-            log.run.answers(|_| now(None));
-            let (kept, mut appends) = watch::channel(Vec::new());
-            log.append.answers(move |append: Append| {
-                kept.send_modify(|kept: &mut Vec<_>| kept.extend(append.records.iter().map(|record| record.kind)));
-                let (first, flags) = (Offset::new(1, 2), RunFlags::default());
-                now(Appended::Stored { first, last: first, flags, next: None })
-            });
-            let (runs, run) = (Runs::new(log, settings(), Metrics::new()), RunId::from_random(7));
-            let (end, ends) = oneshot::channel::<()>();
-            let call: Call = Box::new(|| {
-                async {
-                    let _ = ends.await;
-                    Err(crate::run::CallFailed { reason: "over" })
-                }
-                .boxed()
-            });
-            runs.open(spec(&run), call).unwrap().await.unwrap();
-            let receipt = Record {
-                kind: Kind::Steer,
-                run: Some(run.clone()),
-                source: None,
-                event: None,
-                id: None,
-                data: "{}".into(),
-            };
-            runs.driven(&run).unwrap().note(receipt).await;
-            end.send(()).unwrap();
-            let ended = timeout(PATIENCE, appends.wait_for(|kinds| kinds.contains(&Kind::Run))).await;
-            let kinds = ended.expect("it ends").unwrap().clone();
-            assert_eq!(kinds, [Kind::Steer, Kind::Run]);
-        }
+        drop(ended);
+        assert_eq!(runs.pending.load(Ordering::Acquire), 0, "others have less memory for ever");
     }
 }

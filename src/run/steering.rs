@@ -39,3 +39,96 @@ pub(super) async fn steer(driven: Driven, order: SteerOrder) {
     // A run that has ended takes no receipt; who waits for one sees its terminal.
     driven.note(record).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tokio::sync::{oneshot, watch};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::log::scripted::{Scripted, now};
+    use crate::log::{Append, Appended, OnBusy, Opened, RunFlags};
+    use crate::run::owner::RunSpec;
+    use crate::run::{Call, Runs, RunsSettings, Tagging};
+    use crate::session::{Offset, RunId, RunState, SessionId};
+    use crate::telemetry::Metrics;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn runs_on(log: Arc<Scripted>) -> Arc<Runs> {
+        let settings = RunsSettings {
+            event_bytes: 1,
+            pending_bytes: 1,
+            run_duration: PATIENCE,
+            caller_buffer: 1,
+            eager_after: PATIENCE,
+            outage_limit: PATIENCE,
+        };
+        Runs::new(log, settings, Metrics::new())
+    }
+
+    fn spec(run: &RunId) -> RunSpec {
+        RunSpec {
+            session: SessionId::from_random(1),
+            run: run.clone(),
+            opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
+            status: None,
+            source: None,
+            parent: None,
+            subject: None,
+            grace: None,
+            key: None,
+            route: "r".into(),
+            on_busy: OnBusy::Parallel,
+            values: Vec::new(),
+            on_cancel: None,
+            steer: None,
+            ids: Tagging::Off,
+            stall: PATIENCE,
+            stall_limit: PATIENCE,
+        }
+    }
+
+    /// The symptom: the upstream took what it was steered by, then ended, and there was no receipt.
+    #[tokio::test]
+    async fn a_receipt_that_is_there_when_the_upstream_ends_comes_before_the_terminal() {
+        for _ in 0..20 {
+            let log = Arc::new(Scripted::default());
+            log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+            log.run.answers(|_| now(None));
+            let (kept, mut appends) = watch::channel(Vec::new());
+            log.append.answers(move |append: Append| {
+                kept.send_modify(|kept: &mut Vec<_>| kept.extend(append.records.iter().map(|record| record.kind)));
+                let (first, flags) = (Offset::new(1, 2), RunFlags::default());
+                now(Appended::Stored { first, last: first, flags, next: None })
+            });
+            let (runs, run) = (runs_on(log), RunId::from_random(7));
+            let (end, ends) = oneshot::channel::<()>();
+            let call: Call = Box::new(|| {
+                async {
+                    let _ = ends.await;
+                    Err(crate::run::CallFailed { reason: "over" })
+                }
+                .boxed()
+            });
+            runs.open(spec(&run), call).unwrap().await.unwrap();
+            let receipt = Record {
+                kind: Kind::Steer,
+                run: Some(run.clone()),
+                source: None,
+                event: None,
+                id: None,
+                data: "{}".into(),
+            };
+            runs.driven(&run).unwrap().note(receipt).await;
+            end.send(()).unwrap();
+            let ended = timeout(PATIENCE, appends.wait_for(|kinds| kinds.contains(&Kind::Run))).await;
+            let kinds = ended.expect("it ends").unwrap().clone();
+            assert_eq!(kinds, [Kind::Steer, Kind::Run]);
+        }
+    }
+}
