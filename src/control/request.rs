@@ -70,11 +70,14 @@ impl Sendable {
         let method = send.method.as_deref().unwrap_or("POST");
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad(format!("`{method}` is not a method")))?;
         let Some(target) = send.path.clone().or_else(|| client.path.clone()) else {
-            return Err(bad("`path` is missing: this connection was not opened at a path of the upstream".into()));
+            return Err(bad("`path` is missing: the path of your backend that begins the run, such as \"/api/chat\" (a WebSocket that was opened at such a path needs none)".into()));
         };
         let plain = target.starts_with('/') && !target.starts_with("//") && !target.contains('#');
         if !plain || target.parse::<http::uri::PathAndQuery>().is_err() {
             return Err(bad("`path` begins with `/` and is encoded as in a URL".into()));
+        }
+        if climbs(&target) {
+            return Err(bad("`path` has a segment `.` or `..`; write it as the backend knows it".into()));
         }
         let mut headers = client.context.clone();
         for (name, value) in &send.headers {
@@ -121,7 +124,7 @@ impl Sendable {
         let data: ByteString = match &route.input {
             Some(pointer) => json_pointer::find(self.body.as_bytes(), pointer)?.get().into(),
             None if self.body.len() <= INPUT_BYTES => self.body.clone(),
-            None => json!({"bytes": self.body.len(), "sha256": hex(&Sha256::digest(&self.body))}).to_string().into(),
+            None => json!({"bytes": self.body.len(), "sha256": sha256(&self.body)}).to_string().into(),
         };
         let (run, source) = (Some(run.clone()), Some(self.client.clone()));
         Some(Record { kind: Kind::Input, run, source, event: None, id: None, data })
@@ -172,9 +175,21 @@ impl Sendable {
     }
 }
 
+/// Whether a path has dot segments, percent-encoded or not (WHATWG URL, "double-dot path segment"): a
+/// backend that resolves them would serve another route than the one that clients were allowed.
+fn climbs(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default().to_ascii_lowercase().replace("%2e", ".");
+    path.replace("%2f", "/").replace("%5c", "/").split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
+}
+
 /// The credentials of a run whose client may be gone.
 pub(super) fn service(route: &Route) -> HeaderMap {
     route.credential.iter().map(|credential| (AUTHORIZATION, credential.value().clone())).collect()
+}
+
+/// The SHA-256 of a text, in hexadecimal.
+pub(super) fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -218,9 +233,14 @@ mod tests {
 
     #[test]
     fn a_path_is_one_of_the_upstream_and_nothing_else() {
-        for path in ["chat", "//evil.example/x", "http://evil.example/", "/a b", "/a#b", ""] {
+        let dots = ["/chat/../admin", "/./x", "/chat/%2e%2E/admin", "/chat/.%2e", "/chat%2f..%2fadmin", "/..?q"];
+        for path in ["chat", "//evil.example/x", "http://evil.example/", "/a b", "/a#b", ""].into_iter().chain(dots) {
             let wanted = send(&format!(r#","path":"{path}""#));
             assert!(Sendable::new(&wanted, &client(), &SendSettings::default()).is_err(), "{path}");
+        }
+        for path in ["/chat", "/a..b/.well-known/...?x=../y", "/%2e%2e%2e"] {
+            let wanted = send(&format!(r#","path":"{path}""#));
+            assert!(Sendable::new(&wanted, &client(), &SendSettings::default()).is_ok(), "{path}");
         }
     }
 
