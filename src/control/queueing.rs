@@ -15,6 +15,7 @@ use crate::log::{OnBusy, Opened, START_WITHIN, ToStart};
 use crate::run::StartQueued;
 use crate::server::Problem;
 use crate::session::SessionId;
+use crate::telemetry::{Fact, RunStarted};
 use crate::wire::{Outcome, QueuedItem};
 
 /// How soon a run is tried again that this instance is still busy putting into the queue.
@@ -61,7 +62,7 @@ impl StartQueued for Control {
                 }
             };
             match opened {
-                Some(Opened::Open { .. }) => tracing::info!(%session, %run, "a queued run begins"),
+                Some(Opened::Open { .. }) => RunStarted { session, run: &run, queued: true }.emit(&self.metrics),
                 other => tracing::debug!(%session, %run, outcome = ?other, "a queued run is somebody else's, or gone"),
             }
         }

@@ -17,7 +17,7 @@ use crate::log::{Bounds, CancelTarget, Claim, Closed, OnBusy, Opened, StoreHealt
 use crate::run::{RunSpec, Started, Tagging};
 use crate::server::Problem;
 use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject};
-use crate::telemetry::{Fact, RunStarted};
+use crate::telemetry::{Fact, RunStarted, SendAnswered};
 use crate::wire::{Code, Outcome, SendRun, Sent};
 
 /// How often a run tries to interrupt those that come in its way.
@@ -45,6 +45,12 @@ impl Control {
     /// What the client asks for is not allowed or makes no sense; the route is busy; the store is away.
     /// Nothing was begun then.
     pub async fn send(&self, client: &Client, send: SendRun) -> Result<Outcome, Problem> {
+        let answer = self.sent(client, send).await;
+        SendAnswered { outcome: answer.as_ref().ok().and_then(Outcome::word) }.emit(&self.metrics);
+        answer
+    }
+
+    pub(super) async fn sent(&self, client: &Client, send: SendRun) -> Result<Outcome, Problem> {
         let sendable = Sendable::new(&send, client, &self.send)?;
         let route = self.route(&sendable)?;
         let on_busy = send.on_busy.unwrap_or(route.on_busy);
@@ -62,7 +68,9 @@ impl Control {
                 (Some(session), _) => format!("session {session}"),
                 (None, subject) => format!("subject {}", subject.as_ref().map_or("", Subject::as_str)),
             };
-            let earlier = self.claim(&format!("send\n{scope}\n{key}"), &session, &run, &sendable.digest()).await?;
+            let digest = sendable.digest();
+            let mine = claimed_by(&session, &run, &digest);
+            let earlier = self.claim(&format!("send\n{scope}\n{key}"), mine, &digest).await?;
             if let Some((theirs, its_run)) = earlier {
                 (session, run) = (theirs, its_run);
                 if let Some(outcome) = self.find(&session, &run).await? {
@@ -127,7 +135,8 @@ impl Control {
         match self.opened(begin, on_busy).await? {
             Opened::Busy { runs } => {
                 let runs: Vec<_> = runs.iter().map(RunId::as_str).collect();
-                Err(Problem::new(Code::Busy, "the route has an active run").with("runs", runs))
+                let detail = "runs of the route are active or wait; wait for their end, or send with `on_busy` \"queue\", \"interrupt\" or \"parallel\"";
+                Err(Problem::new(Code::Busy, detail).with("runs", runs))
             }
             opened => self.outcome(begin, opened, interrupted).await,
         }
@@ -152,7 +161,7 @@ impl Control {
         let (session, run) = (begin.session.clone(), begin.run.clone());
         let (outcome, offset) = match opened {
             Opened::Open { started, flags } => {
-                RunStarted { session: &session, run: &run }.emit(&self.metrics);
+                RunStarted { session: &session, run: &run, queued: false }.emit(&self.metrics);
                 (if flags.cancel.is_some() { Sent::Cancelled } else { Sent::Started }, Some(started))
             }
             Opened::Queued { position } => (Sent::Queued(position), None),
@@ -226,15 +235,14 @@ impl Control {
         Ok(session)
     }
 
-    /// Claims `key` for a run. `Some`: an equal request has it for this session and run.
-    async fn claim(
+    /// Claims `key` for a run: with [`claimed_by`], and what makes it unlike that of everybody else.
+    /// `Some`: an equal request has it for this session and run.
+    pub(super) async fn claim(
         &self,
         key: &str,
-        session: &SessionId,
-        run: &RunId,
+        value: ByteString,
         digest: &str,
     ) -> Result<Option<(SessionId, RunId)>, Problem> {
-        let value: ByteString = format!("{session} {run} {digest}").into();
         let deadline = Instant::now() + ANSWER_WITHIN;
         let claim = loop {
             match self.log.claim(key, value.clone()).await {
@@ -272,6 +280,11 @@ impl Control {
         let waiting = self.log.queue(session).await.map_err(|error| unavailable(&error))?;
         Ok(waiting.iter().find(|queued| queued.run == *run).map(|queued| sent(None, Sent::Queued(queued.position))))
     }
+}
+
+/// The value of a claim: by which request the key was taken.
+pub(super) fn claimed_by(session: &SessionId, run: &RunId, digest: &str) -> ByteString {
+    format!("{session} {run} {digest}").into()
 }
 
 /// Why a client with credentials of its own is not queued.

@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::facts::{NotRecorded, RequestOutcome};
+use super::facts::{CancelCalled, NotRecorded, RequestOutcome, SendAnswered, SteerAnswered};
 use crate::log::GapReason;
 use crate::session::{RunState, Terminal};
 
@@ -52,6 +52,9 @@ pub(super) struct Instruments {
     pub(super) session_rules_skipped: Counter,
     pub(super) takeovers: Counter,
     pub(super) cancels: Counter,
+    pub(super) cancel_calls: Counters,
+    pub(super) sends: Counters,
+    pub(super) steers: Counters,
     pub(super) panics: Counter,
 }
 
@@ -108,6 +111,19 @@ impl Metrics {
             session_rules_skipped: new
                 .counter("session_rules_skipped", "Requests whose body was above server.identity_body_limit"),
             cancels: new.counter("cancels", "Requests of clients to end runs"),
+            cancel_calls: new.counters(
+                "cancel_calls",
+                "Calls of the routes' `cancel`, by what the upstream said: done (2xx), refused, failed (not made)",
+                "outcome",
+                CancelCalled::OUTCOMES,
+            ),
+            sends: new.counters("sends", "Messages `send`, by what became of them", "outcome", SendAnswered::OUTCOMES),
+            steers: new.counters(
+                "steers",
+                "Messages `steer`, by what became of them",
+                "outcome",
+                SteerAnswered::OUTCOMES,
+            ),
             takeovers: new.counter("takeovers", "Runs of dead instances that this one has ended"),
             panics: new.counter("panics", "Defects of sidestream that were caught"),
             registry: new.registry,
