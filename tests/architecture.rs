@@ -118,6 +118,31 @@ fn the_protocol_code_does_no_io_and_asks_no_clock() {
     }
 }
 
+#[test]
+fn every_test_that_the_known_failures_name_exists() {
+    let page = include_str!("../docs/known-failures.md");
+    let mut files = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut files);
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| #")).collect();
+    for (row, number) in rows.iter().zip(1..) {
+        let columns: Vec<&str> = row.split(" | ").collect();
+        assert_eq!((columns.len(), columns[0]), (4, format!("| {number}").as_str()), "{row}");
+        let shown_by = columns[3].trim_end_matches(" |");
+        if shown_by.starts_with("none yet: ") {
+            continue;
+        }
+        for name in shown_by.split_whitespace() {
+            let (module, test) = name.trim_matches('`').split_once("::").unwrap_or_else(|| panic!("{number}: {name}"));
+            let exists = files.iter().filter(|file| file.file_stem().unwrap() == module).any(|file| {
+                let text = std::fs::read_to_string(file).unwrap();
+                text.contains(&format!("fn {test}("))
+            });
+            assert!(exists, "{number}: there is no test {module}::{test}");
+        }
+    }
+    assert_eq!(rows.len(), 34);
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }

@@ -6,6 +6,7 @@
 //! from it. It never asserts a figure: a figure is read by people.
 
 mod backend;
+mod cancel;
 mod clock;
 mod latency;
 mod machine;
@@ -13,13 +14,17 @@ mod memory;
 mod process;
 mod replay;
 mod report;
+mod scene;
 mod servers;
 mod sse;
+mod takeover;
 mod tally;
+mod upstream;
 mod usage;
 mod websocket;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde_json::Value;
@@ -55,7 +60,7 @@ pub(crate) struct Args {
     /// latency: how long each phase is measured, seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// latency: how often all phases are gone through; their events are put together.
+    /// latency, cancel, takeover: how often all phases are gone through; what they measure is put together.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// latency: who reads a run through the sidecar.
@@ -73,6 +78,15 @@ pub(crate) struct Args {
     /// replay: how many clients at once.
     #[arg(long, default_value_t = 50)]
     clients: usize,
+    /// cancel, takeover: how many runs are active.
+    #[arg(long, default_value_t = 500)]
+    active: usize,
+    /// cancel: how many runs are cancelled, one after the other; they come on top of the active ones.
+    #[arg(long, default_value_t = 250)]
+    cancels: usize,
+    /// cancel, takeover: between two events of a run.
+    #[arg(long, default_value = "500ms", value_parser = humantime::parse_duration)]
+    every: Duration,
     /// Measure this binary instead of the one built here: an older one, or a script around it.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_sidestream"), hide_default_value = true)]
     binary: PathBuf,
@@ -90,6 +104,10 @@ enum Experiment {
     Memory,
     /// How fast a stored session is read.
     Replay,
+    /// How long a Stop takes: to the closed upstream, and to the end on all devices.
+    Cancel,
+    /// How long until everybody knows that the owner of their runs was killed.
+    Takeover,
     /// All of them.
     All,
     /// The backend process (started by the others).
@@ -117,12 +135,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(bench: Bench, machine: &Value) -> anyhow::Result<()> {
-    let all = [Experiment::Latency, Experiment::Memory, Experiment::Replay];
+    let all = [Experiment::Latency, Experiment::Memory, Experiment::Replay, Experiment::Cancel, Experiment::Takeover];
     let wanted = |experiment| [experiment, Experiment::All].contains(&bench.args.experiment);
     for experiment in all.into_iter().filter(|experiment| wanted(*experiment)) {
         let report: Report = match experiment {
             Experiment::Latency => latency::measure(&bench).await?,
             Experiment::Memory => memory::measure(&bench).await?,
+            Experiment::Cancel => cancel::measure(&bench).await?,
+            Experiment::Takeover => takeover::measure(&bench).await?,
             _ => replay::measure(&bench).await?,
         };
         println!("\n{}", report.markdown(machine));

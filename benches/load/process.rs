@@ -50,6 +50,12 @@ impl Process {
         self.child.id()
     }
 
+    /// Kills it, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself, which is as well.
+        let _ = self.child.kill();
+    }
+
     /// Waits until it has said something from which `find` takes a value.
     pub(crate) async fn wait_for<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
         let begun = Instant::now();

@@ -47,6 +47,19 @@ pub(crate) struct Sidecar {
     _folder: TempDir,
 }
 
+/// Sidecars on one store, in front of an upstream that is elsewhere.
+pub(crate) struct Deployment {
+    pub(crate) instances: Vec<Instance>,
+    redis: Option<Process>,
+    _folders: Vec<TempDir>,
+}
+
+/// One of them.
+pub(crate) struct Instance {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+}
+
 /// What was used up to a moment, or between two.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Used {
@@ -87,21 +100,9 @@ impl Backend {
 impl Sidecar {
     /// Starts a sidecar on a store that is empty, with a backend behind it.
     pub(crate) async fn start(store: Store, bench: &Bench) -> anyhow::Result<Self> {
-        let cores = bench.cores;
-        let (folder, backend) = (folder()?, Backend::start(cores).await?);
-        let (redis, url) = match store {
-            Store::Embedded => (None, format!("file:{}", folder.path().join("data").display())),
-            Store::Redis => {
-                let (process, port) = redis(cores, folder.path()).await?;
-                (Some(process), format!("redis://127.0.0.1:{port}"))
-            }
-        };
-        let mut arguments = vec![format!("--upstream=http://{}", backend.address), format!("--store={url}")];
-        let listeners = ["listen", "health-listen", "admin-listen"];
-        arguments.extend(listeners.map(|listener| format!("--{listener}=127.0.0.1:0")));
-        arguments.push("--log-format=json".into());
-        let mut process = Process::start("sidestream", &bench.args.binary, &arguments, cores.sidecar, folder.path())?;
-        let address = process.wait_for(data_address).await?;
+        let (folder, backend) = (folder()?, Backend::start(bench.cores).await?);
+        let (redis, url) = open(store, bench.cores, folder.path()).await?;
+        let Instance { process, address } = Instance::start(bench, backend.address, &url, folder.path()).await?;
         Ok(Sidecar { process, redis, address, backend, _folder: folder })
     }
 
@@ -117,6 +118,53 @@ impl Sidecar {
     /// Its resident memory in KiB.
     pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
         usage::rss_kib(self.process.id())
+    }
+}
+
+impl Deployment {
+    /// Starts `instances` sidecars on a store that is empty.
+    pub(crate) async fn start(
+        store: Store,
+        bench: &Bench,
+        upstream: SocketAddr,
+        instances: usize,
+    ) -> anyhow::Result<Self> {
+        let mut folders = vec![folder()?];
+        let (redis, url) = open(store, bench.cores, folders[0].path()).await?;
+        let mut started = Vec::new();
+        for _ in 0..instances {
+            let folder = folder()?;
+            started.push(Instance::start(bench, upstream, &url, folder.path()).await?);
+            folders.push(folder);
+        }
+        Ok(Deployment { instances: started, redis, _folders: folders })
+    }
+
+    /// What all have used so far.
+    pub(crate) fn used(&self) -> anyhow::Result<Used> {
+        let mut sidecar = 0.0;
+        for instance in &self.instances {
+            sidecar += usage::cpu_seconds(instance.process.id())?;
+        }
+        Ok(Used {
+            sidecar,
+            redis: self.redis.as_ref().map_or(Ok(0.0), |redis| usage::cpu_seconds(redis.id()))?,
+            load: usage::cpu_seconds(std::process::id())?,
+            machine: usage::machine_busy()?,
+            ..Used::default()
+        })
+    }
+}
+
+impl Instance {
+    async fn start(bench: &Bench, upstream: SocketAddr, store: &str, folder: &Path) -> anyhow::Result<Self> {
+        let mut arguments = vec![format!("--upstream=http://{upstream}"), format!("--store={store}")];
+        let listeners = ["listen", "health-listen", "admin-listen"];
+        arguments.extend(listeners.map(|listener| format!("--{listener}=127.0.0.1:0")));
+        arguments.push("--log-format=json".into());
+        let mut process = Process::start("sidestream", &bench.args.binary, &arguments, bench.cores.sidecar, folder)?;
+        let address = process.wait_for(data_address).await?;
+        Ok(Instance { process, address })
     }
 }
 
@@ -146,6 +194,17 @@ impl Used {
     /// What others used: noise.
     pub(crate) fn others(self) -> f64 {
         (self.machine - self.sidecar - self.redis - self.backend - self.load).max(0.0)
+    }
+}
+
+/// An empty store: the server, where it is one, and its URL.
+async fn open(store: Store, cores: Cores, folder: &Path) -> anyhow::Result<(Option<Process>, String)> {
+    match store {
+        Store::Embedded => Ok((None, format!("file:{}", folder.join("data").display()))),
+        Store::Redis => {
+            let (process, port) = redis(cores, folder).await?;
+            Ok((Some(process), format!("redis://127.0.0.1:{port}")))
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 #[derive(Debug)]
 pub(crate) struct Tally {
     expected: u64,
+    /// How many there will be is not known yet.
+    open: bool,
     seen: Vec<bool>,
     newest: u64,
     duplicates: u64,
@@ -30,13 +32,31 @@ impl Tally {
     /// A stream of the events 1 to `expected`.
     pub(crate) fn new(expected: u64) -> Self {
         let seen = vec![false; usize::try_from(expected).unwrap_or(0)];
-        Tally { expected, seen, newest: 0, duplicates: 0, disordered: 0, latencies: Vec::new() }
+        Tally { expected, open: false, seen, newest: 0, duplicates: 0, disordered: 0, latencies: Vec::new() }
+    }
+
+    /// A stream of which nobody knows yet how many events it has.
+    pub(crate) fn open() -> Self {
+        Tally { open: true, ..Tally::new(0) }
+    }
+
+    /// It turns out to be the events 1 to `expected`.
+    pub(crate) fn ends_after(&mut self, expected: u64) {
+        (self.expected, self.open) = (expected, false);
+        self.seen.resize(usize::try_from(expected).unwrap_or(0), false);
     }
 
     /// Takes the bytes that carry one event, read at `at_ns`; bytes without a number are not one.
     pub(crate) fn event(&mut self, bytes: &[u8], at_ns: u64) {
         let (Some(n), Some(t_ns)) = (number(bytes, b"\"n\":"), number(bytes, b"\"t_ns\":")) else { return };
-        let place = usize::try_from(n).ok().and_then(|n| self.seen.get_mut(n.checked_sub(1)?));
+        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        if let Some(place) = place
+            && self.open
+            && place >= self.seen.len()
+        {
+            self.seen.resize(place + 1, false);
+        }
+        let place = place.and_then(|place| self.seen.get_mut(place));
         match place {
             Some(seen) if !*seen => *seen = true,
             _ => {
@@ -90,7 +110,8 @@ pub(crate) fn quantile_ms(sorted: &[u64], quantile: f64) -> f64 {
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).map_or(f64::NAN, |ns| *ns as f64 / 1e6)
 }
 
-fn number(bytes: &[u8], key: &[u8]) -> Option<u64> {
+/// The number that follows `key`.
+pub(crate) fn number(bytes: &[u8], key: &[u8]) -> Option<u64> {
     let start = memchr::memmem::find(bytes, key)? + key.len();
     let digits = bytes[start..].iter().take_while(|byte| byte.is_ascii_digit());
     let mut any = false;

@@ -67,6 +67,14 @@ impl WebSocket {
         Ok(true)
     }
 
+    /// Sends a text message of at most 125 bytes, masked with zeros: it stands as it is (RFC 6455 §5.3).
+    pub(crate) async fn send(&mut self, text: &str) -> anyhow::Result<()> {
+        let len = u8::try_from(text.len()).ok().filter(|len| *len < 126).context("too long for a short frame")?;
+        let mut frame = vec![0x81, 0x80 | len, 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        Ok(self.socket.write_all(&frame).await?)
+    }
+
     /// The lengths of the next frame's head and payload, once its head is here.
     fn frame_len(&self) -> Option<(usize, usize)> {
         let raw = &self.raw;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -25,10 +26,11 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Broken>;
 pub(crate) struct Broken;
 
 /// One step of an answer.
-#[derive(Debug)]
 pub(crate) enum Step {
     /// These bytes in one write.
     Write(Bytes),
+    /// What this comes to, in one write.
+    When(BoxFuture<'static, Bytes>),
     /// Nothing for this long.
     Pause(Duration),
     /// Nothing ever again, with the connection open.
@@ -119,6 +121,11 @@ impl Player {
         loop {
             match self.steps.next() {
                 Some(Step::Write(bytes)) => return Some((Ok(Frame::data(bytes)), self)),
+                Some(Step::When(writing)) => {
+                    let bytes = writing.await;
+                    self.due = Instant::now();
+                    return Some((Ok(Frame::data(bytes)), self));
+                }
                 Some(Step::Pause(pause)) => {
                     self.due += pause;
                     sleep_until(self.due).await;

@@ -1,8 +1,8 @@
 //! The demo agent: an ordinary backend that streams recorded answers of real services, for the demo
 //! and for tests that want a real process behind the sidecar.
 //!
-//! It knows nothing of Sidestream, uses none of its code, and behaves like the legacy backends that
-//! Sidestream stands in front of: when its client goes away, it stops.
+//! It uses none of Sidestream's code, and behaves like the legacy backends that Sidestream stands in
+//! front of: when its client goes away, it stops. Only its team knows of Sidestream, by three headers.
 
 mod answer;
 mod fault;
@@ -13,6 +13,7 @@ mod query;
 mod recordings;
 mod routes;
 mod socket;
+mod team;
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
 //! The backend's routes.
 //!
 //! - `POST /api/chat` (any JSON body): a recorded answer, in turn of several dialects. `dialect` or
-//!   `recording` (body or query) choose one.
+//!   `recording` (body or query) choose one. `team` (body): an orchestrator answers, which has three
+//!   others answer the same `message` at the same time.
 //! - `POST|GET /replay/{file}?write=N&rate=R&gzip=1`: the exact bytes of a recording, in writes of
 //!   N bytes (default: by event), R writes a second; `gzip`: compressed, with a flush per event.
 //! - `POST /lorem?events=N&bytes=B&rate=R&stamp=1`: a synthetic stream.
@@ -25,6 +26,7 @@ use crate::pace::Pace;
 use crate::query::Query;
 use crate::recordings::{Recording, Recordings};
 use crate::socket::ResetSwitch;
+use crate::team::team;
 
 /// The largest request body that is read, in bytes.
 const MAX_BODY: usize = 64 << 20;
@@ -45,6 +47,10 @@ struct Chat {
     dialect: Option<String>,
     recording: Option<String>,
     rate: Option<f64>,
+    #[serde(default)]
+    team: bool,
+    #[serde(default)]
+    message: serde_json::Value,
 }
 
 /// What came of a request.
@@ -93,7 +99,7 @@ impl Agent {
         let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
         match (&head.method, &path[..]) {
             (_, ["echo"]) => Ok(Outcome::Whole(echo(&head.method, &head.uri, &head.headers, &body, &trailers))),
-            (&Method::POST, ["api", "chat"]) => self.chat(query, &body).map(Outcome::Stream),
+            (&Method::POST, ["api", "chat"]) => self.chat(query, &head.headers, &body).map(Outcome::Stream),
             (&Method::POST | &Method::GET, ["replay", file]) => self.replay(file, query).await.map(Outcome::Stream),
             (&Method::POST, ["lorem"]) => lorem(query, self.pace(query.value("rate")?)).map(Outcome::Stream),
             (&Method::POST, ["fault", kind]) => fault(kind, query).map(Outcome::Stream),
@@ -101,10 +107,14 @@ impl Agent {
         }
     }
 
-    fn chat(&self, query: Query<'_>, body: &[u8]) -> Result<Answer, Refusal> {
+    fn chat(&self, query: Query<'_>, headers: &HeaderMap, body: &[u8]) -> Result<Answer, Refusal> {
         let chat = if body.is_empty() { Ok(Chat::default()) } else { serde_json::from_slice(body) };
         let chat: Chat = chat.map_err(|e| Refusal::bad_request(format!("the body is not a chat request: {e}")))?;
-        let pace = self.pace(query.value("rate")?.or(chat.rate));
+        let rate = query.value("rate")?.or(chat.rate);
+        let pace = self.pace(rate);
+        if chat.team {
+            return team(headers, chat.message.as_str().unwrap_or_default(), rate, pace);
+        }
         let turn = self.chats.fetch_add(1, Ordering::Relaxed);
         let file = query.text("recording").or(chat.recording.as_deref());
         let dialect = query.text("dialect").or(chat.dialect.as_deref());

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::config::{CallTemplate, Route, SteerPolicy};
 use crate::control::Client;
 use crate::control::request::Sendable;
-use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, tell_run};
+use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, is_event_stream, tell_run};
 use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
 use crate::server::{Body, BodyError, Peer, empty, full};
 use crate::session::{RunId, SessionId};
@@ -101,12 +101,6 @@ async fn exchange(
         false => Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync(),
     };
     Ok(Answer { head: Started::new(&method, &path, head.status, &head.headers), streams, body })
-}
-
-/// Whether the media type is `text/event-stream`, whatever its parameters and case.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
 }
 
 fn side_call(

@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::control::request::{Sendable, service};
 use crate::control::root::unavailable;
 use crate::control::sending::Begin;
-use crate::log::{OnBusy, Opened, START_WITHIN, ToStart};
+use crate::log::{OnBusy, Opened, QueuedRun, START_WITHIN, ToStart};
 use crate::run::StartQueued;
 use crate::server::Problem;
 use crate::session::SessionId;
@@ -28,12 +28,19 @@ impl Control {
     /// The store is away.
     pub async fn queue(&self, session: &SessionId) -> Result<Outcome, Problem> {
         let waiting = self.log.queue(session).await.map_err(|error| unavailable(&error))?;
-        let item = |run: crate::log::QueuedRun| QueuedItem {
-            key: run.key,
-            run: run.run,
-            bytes: run.bytes,
-            client: run.client,
-            position: run.position,
+        let item = |queued: QueuedRun| {
+            let input = Sendable::of_item(&queued.item).and_then(|(sendable, _)| {
+                let route = self.routes.of(&sendable.method, sendable.path());
+                sendable.input(route, &queued.run)
+            });
+            QueuedItem {
+                key: queued.key,
+                run: queued.run,
+                bytes: queued.item.len() as u64,
+                client: queued.client,
+                position: queued.position,
+                input: input.map(|record| record.data),
+            }
         };
         Ok(Outcome::Queue(waiting.into_iter().map(item).collect()))
     }

@@ -8,9 +8,10 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
+use crate::gateway::document::document;
 use crate::gateway::{Gateway, control, listing, run_stream, sse, writing};
 use crate::log::{Bounds, Unavailable};
-use crate::server::{Body, Peer, Problem, empty, full};
+use crate::server::{Body, Peer, Problem, empty};
 use crate::session::{RunId, SessionId};
 use crate::wire::Code;
 
@@ -142,14 +143,6 @@ async fn find_run(gateway: &Gateway, run: &str) -> Result<Response<Body>, Proble
         "state": info.ended.map_or("active", |(_, terminal)| terminal.as_str()),
         "ended": info.ended.map(|(offset, _)| offset.to_string()),
     })))
-}
-
-pub(super) fn document(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(full(value.to_string()));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// Our routes answer preflights themselves; without an allowed origin the browser refuses.

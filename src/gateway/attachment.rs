@@ -8,8 +8,8 @@ use crate::hub::{Cursor, Delivery, Item, News, NewsItem, Whole};
 use crate::log::{Present, ReadCursor, User};
 use crate::session::{Entry, Offset, RunId, SessionId};
 use crate::wire::{
-    Attach, Change, Here, ServerMessage, entry_frame, ephemeral_frame, presence_frame, present_frame, read_frame,
-    with_field,
+    Attach, Change, Here, ServerMessage, entry_frame, ephemeral_frame, presence_frame, present_frame, queue_frame,
+    read_frame, with_field,
 };
 
 /// A filtered subscriber is told where it is after so many entries that were not for it.
@@ -141,6 +141,7 @@ impl Attachment {
             News::Changed(client) => presence_frame(session, here(client), Change::State),
             News::Left(client) => presence_frame(session, here(client), Change::Leave),
             News::Read(cursor) => read_frame(session, &cursor.client, cursor.offset),
+            News::Queue => queue_frame(session),
             News::Said(said) => ephemeral_frame(session, &said.client, said.event.as_deref(), &said.data),
         });
         each(self.told, FrameText::Shared(frame));

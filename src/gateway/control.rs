@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use crate::control::{Client, Control};
-use crate::gateway::api::document;
+use crate::gateway::document::document;
 use crate::gateway::{Caller, Gateway};
 use crate::server::{Body, Peer, Problem};
 use crate::session::SessionId;

@@ -3,9 +3,10 @@
 use http::{HeaderMap, Response};
 
 use crate::gateway::Gateway;
+use crate::gateway::document::document;
 use crate::gateway::query::Query;
 use crate::log::{OwnSession, Used};
-use crate::server::{Body, Problem, full};
+use crate::server::{Body, Problem};
 use crate::wire::{Code, SessionLine, session_list};
 
 /// Sessions on a page unless the caller says otherwise, and at most.
@@ -37,12 +38,7 @@ pub(super) async fn list(gateway: &Gateway, uri: &http::Uri, headers: &HeaderMap
     let rows = gateway.log.sessions_of(&subject, limit, before).await;
     let rows = rows.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?;
     let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.used.to_string());
-    let document = session_list(rows.iter().map(line), next.as_deref());
-    let mut response = Response::new(full(document.to_string()));
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
-    Ok(response)
+    Ok(document(&session_list(rows.iter().map(line), next.as_deref())))
 }
 
 fn line(row: &OwnSession) -> SessionLine<'_> {

@@ -9,6 +9,7 @@ mod attachment;
 mod caller;
 mod control;
 pub mod demo;
+mod document;
 pub mod handshake;
 mod listing;
 mod pages;

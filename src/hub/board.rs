@@ -32,6 +32,8 @@ pub enum News {
     Read(ReadCursor),
     /// Somebody says something.
     Said(Ephemeral),
+    /// What waits has changed.
+    Queue,
 }
 
 /// News with their frame, which is encoded once for all subscribers.
@@ -55,7 +57,7 @@ impl Item {
     fn weight(&self) -> usize {
         let texts = match &self.news {
             News::Joined(client) | News::Changed(client) | News::Left(client) => client.state.len(),
-            News::Read(_) => 0,
+            News::Read(_) | News::Queue => 0,
             News::Said(said) => said.data.len() + said.event.as_deref().map_or(0, str::len),
         };
         2 * texts + 256
@@ -115,6 +117,7 @@ impl Board {
                 News::Read(cursor)
             }
             Note::Said(said) => News::Said(said),
+            Note::Queue => News::Queue,
         };
         self.push(news);
         true

@@ -24,7 +24,8 @@ use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{
-    AcceptEncoding, Basis, Codings, Decoded, Passthrough, UpstreamBody, buffer, needs_body, problem, tell_run,
+    AcceptEncoding, Basis, Codings, Decoded, Passthrough, UpstreamBody, buffer, is_event_stream, needs_body, problem,
+    tell_run,
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
@@ -327,12 +328,6 @@ fn reason(kept_out: KeptOut) -> NotRecorded {
 /// The id of ours that a client sends back, if it sends one.
 fn resumed(headers: &HeaderMap) -> Option<TaggedId> {
     TaggedId::parse(headers.get(LAST_EVENT_ID)?.to_str().ok()?)
-}
-
-/// Whether the media type is `text/event-stream`, whatever its parameters and case.
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
 }
 
 /// Lets a page of another origin read our headers, where the upstream lets it read the answer.

@@ -60,8 +60,8 @@ pub struct QueuedRun {
     pub route: ByteString,
     /// Who sent it.
     pub client: Option<ByteString>,
-    /// The size of its item.
-    pub bytes: u64,
+    /// What it waits with. Opaque.
+    pub item: Bytes,
     /// Its place among those of its route, from 1.
     pub position: u64,
     /// Who is starting it now.

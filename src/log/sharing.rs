@@ -99,6 +99,8 @@ pub enum Note {
     Read(ReadCursor),
     /// Somebody says something.
     Said(Ephemeral),
+    /// A run waits, or one waits no longer: see [`Log::queue`](super::Log::queue).
+    Queue,
 }
 
 /// All that the devices of a session share, as it is now.

@@ -21,4 +21,4 @@ pub use frame::{entry_frame, with_field};
 pub use outcome::{CancelledRun, Outcome, QueuedItem, Sent, Steered, Upstream};
 pub use server::ServerMessage;
 pub use sessions::{SessionLine, session_list};
-pub use sharing::{Change, Here, ephemeral_frame, presence_frame, present_frame, read_frame};
+pub use sharing::{Change, Here, ephemeral_frame, presence_frame, present_frame, queue_frame, read_frame};

@@ -100,6 +100,8 @@ pub struct QueuedItem {
     pub client: Option<ByteString>,
     /// Its place among those of its route, from 1.
     pub position: u64,
+    /// What other devices will see of it when it begins: a JSON value.
+    pub input: Option<ByteString>,
 }
 
 impl Outcome {
@@ -186,6 +188,7 @@ impl QueuedItem {
             "bytes": self.bytes,
             "client": self.client.as_deref(),
             "position": self.position,
+            "input": self.input.as_deref().and_then(|input| serde_json::from_str::<serde_json::Value>(input).ok()),
         })
     }
 }

@@ -54,6 +54,11 @@ pub fn read_frame(session: &SessionId, client: &ClientName, offset: Offset) -> S
     format!(r#"{{"type":"read","session":"{session}","client":"{client}","offset":"{offset}"}}"#)
 }
 
+/// `queue`: what waits has changed; whoever wants to know asks.
+pub fn queue_frame(session: &SessionId) -> String {
+    format!(r#"{{"type":"queue","session":"{session}"}}"#)
+}
+
 /// An `event` that is in no log.
 pub fn ephemeral_frame(session: &SessionId, client: &ClientName, event: Option<&str>, data: &str) -> String {
     let mut out = format!(r#"{{"type":"event","session":"{session}","ephemeral":true,"source":"{client}""#);

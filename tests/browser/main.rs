@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod control;
 mod page;
 #[allow(dead_code, unused_imports, reason = "shared with the integration tests")]
 #[path = "../support/mod.rs"]
@@ -20,8 +21,8 @@ use crate::webdriver::Browser;
 /// The recording that the demo agent answers a first question with.
 const FIRST: &str = "openai-chat__mistral-magistral.sse";
 
-/// The entries of an answer before its first event: the question and the run's start.
-const BEFORE: u64 = 2;
+/// The entries of an answer before its first event: the question, the run's start, and that the agent answers.
+const BEFORE: u64 = 3;
 
 /// A row of the recordings' index: what others have read from them.
 #[derive(Deserialize)]
@@ -110,7 +111,7 @@ async fn a_reload_in_the_middle_of_an_answer_brings_back_history_and_live_tail()
 }
 
 #[tokio::test]
-async fn a_second_tab_shows_the_same_from_the_start_and_live() {
+async fn a_second_device_shows_the_same_from_the_start_and_live() {
     let Some(browser) = Browser::start().await else { return };
     let mut agent = ScriptedAgent::start().await;
     let sidecar = sidecar_with_page(&agent.url()).start().await;
@@ -118,7 +119,7 @@ async fn a_second_tab_shows_the_same_from_the_start_and_live() {
     let mut answer = ask_for_words(&browser, &mut agent, "Two of you", 0..10).await;
     seen(&browser, "is in the middle", |seen| seen.entries == BEFORE + 10).await;
     browser.click("#second").await;
-    let tabs = until("the second tab", async || Some(browser.tabs().await).filter(|tabs| tabs.len() == 2)).await;
+    let tabs = until("the second device", async || Some(browser.tabs().await).filter(|tabs| tabs.len() == 2)).await;
     browser.turn_to(&tabs[1]).await;
     seen(&browser, "has the history", |seen| seen.replayed == BEFORE + 10).await;
     say(&mut answer, 10..20).await;
@@ -239,15 +240,28 @@ async fn every_recorded_answer_reads_as_its_index_says() {
 }
 
 #[tokio::test]
-async fn a_question_that_cannot_be_asked_says_why() {
+async fn a_question_that_the_agent_cannot_answer_says_why() {
     let Some(browser) = Browser::start().await else { return };
     let sidecar = sidecar_with_page("http://127.0.0.1:1").start().await;
     open(&browser, &sidecar).await;
     ask(&browser, "Anybody there?", 0).await;
-    let refused = seen(&browser, "has no answer", |seen| seen.all("refused")).await;
-    assert_eq!(refused.only_run().question.as_deref(), Some("Anybody there?"));
-    let why = browser.seen(".turn .trouble").await;
-    assert!(why.contains("cannot reach upstream") && why.contains("connection refused"), "{why}");
+    let failed = seen(&browser, "has no answer", |seen| seen.all("failed")).await;
+    assert_eq!(failed.only_run().question.as_deref(), Some("Anybody there?"));
+    let why = "Ended early: the backend cannot be reached.";
+    until("it says why", async || (browser.seen(".turn .trouble").await == why).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_stream_is_shown_as_it_is() {
+    let Some(browser) = Browser::start().await else { return };
+    let mut agent = ScriptedAgent::start().await;
+    let sidecar = sidecar_with_page(&agent.url()).start().await;
+    open(&browser, &sidecar).await;
+    ask(&browser, "Plainly", 0).await;
+    agent.asked().await.json(r#"{"answer":"forty-two"}"#).await;
+    seen(&browser, "has the answer", |seen| seen.all("completed")).await.assert_exact();
+    until("it is shown", async || browser.seen(".turn .text").await.contains("forty-two").then_some(())).await;
+    assert_eq!(browser.seen(".turn .told").await, "The backend answered 200, and not with a stream.");
 }
 
 #[tokio::test]

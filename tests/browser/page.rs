@@ -22,6 +22,25 @@ pub(crate) struct Seen {
     pub(crate) replayed: u64,
     pub(crate) offsets: Vec<String>,
     pub(crate) runs: Vec<Run>,
+    /// What this device is called.
+    pub(crate) name: String,
+    pub(crate) here: Vec<Here>,
+    pub(crate) waiting: Vec<Waiting>,
+    /// What it has asked the sidecar for and got no answer to.
+    pub(crate) unanswered: u32,
+}
+
+/// A device that is here.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Here {
+    pub(crate) client: String,
+    pub(crate) doing: String,
+}
+
+/// A question that waits its turn.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Waiting {
+    pub(crate) question: Option<String>,
 }
 
 /// One answer as the page shows it.
@@ -30,7 +49,11 @@ pub(crate) struct Run {
     pub(crate) run: Option<String>,
     pub(crate) state: String,
     pub(crate) question: Option<String>,
+    pub(crate) client: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) parent: Option<String>,
     pub(crate) text: String,
+    pub(crate) trouble: String,
 }
 
 /// A sidecar that serves the page, with the configuration that the demo has.
@@ -41,6 +64,12 @@ pub(crate) fn sidecar_with_page(upstream: &str) -> SidecarOptions {
 /// Opens the page.
 pub(crate) async fn open(browser: &Browser, sidecar: &Sidecar) -> Seen {
     browser.open(&format!("{}/_sidestream/demo", sidecar.url())).await;
+    seen(browser, "is attached", |seen| seen.state == "live").await
+}
+
+/// Opens the page at a session, as whoever was sent its address.
+pub(crate) async fn open_at(browser: &Browser, sidecar: &Sidecar, session: &str) -> Seen {
+    browser.open(&format!("{}/_sidestream/demo#{session}", sidecar.url())).await;
     seen(browser, "is attached", |seen| seen.state == "live").await
 }
 

@@ -9,6 +9,7 @@
 mod support;
 
 mod attach;
+mod bad_control;
 mod bad_input;
 mod bad_start;
 mod browsers;
@@ -19,6 +20,7 @@ mod filters;
 mod identity;
 mod instances;
 mod joining;
+mod known_failures;
 mod lifecycle;
 mod many_devices;
 mod multi_agent;

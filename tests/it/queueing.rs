@@ -42,6 +42,7 @@ async fn a_follow_up_waits_for_the_end_of_the_run_before_it(#[values(Store::Embe
         (&items[0]["key"], &items[0]["run"], &items[0]["client"]),
         (&json!("k2"), &second["run"], &json!("phone"))
     );
+    assert_eq!((&items[0]["input"], &items[1]["input"]), (&json!(2), &json!(3)));
     assert_eq!(stage.agent.count(), 1, "the follow-up began before its time");
     upstream.end().await;
     for (run, body) in [(&second, "2"), (&third, "3")] {
@@ -76,6 +77,28 @@ async fn what_waits_is_withdrawn_by_another_device() {
     upstream.end().await;
     phone.collect_until(|message| message["state"] == "completed").await;
     assert_eq!(stage.agent.count(), 1);
+}
+
+#[rstest]
+#[tokio::test]
+async fn every_device_is_told_when_what_waits_has_changed(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let mut stage = Stage::on(store).await;
+    let (mut phone, mut laptop) = (at_chat(&stage.sidecar).await, at_chat(&stage.sidecar).await);
+    send(&mut phone, json!(1), json!({})).await;
+    let mut upstream = stage.agent.asked().await;
+    for (key, after) in [("k2", 1), ("k3", 2)] {
+        send(&mut phone, json!(key), json!({"key": key})).await;
+        laptop.collect_until(|message| message.kind() == "queue").await;
+        assert_eq!(queue(&mut laptop).await.len(), after);
+    }
+    phone.ask(json!({"type": "cancel", "session": "s", "key": "k2"})).await;
+    laptop.collect_until(|message| message.kind() == "queue").await;
+    assert_eq!(queue(&mut laptop).await.len(), 1);
+    upstream.sse().await;
+    upstream.end().await;
+    let _second = stage.agent.asked().await;
+    laptop.collect_until(|message| message.kind() == "queue").await;
+    assert!(queue(&mut laptop).await.is_empty());
 }
 
 #[tokio::test]

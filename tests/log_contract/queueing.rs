@@ -69,7 +69,7 @@ async fn a_run_that_finds_its_route_busy_waits_and_is_no_run_yet(store: Store) {
         key: Some("key of first".into()),
         route: "chat".into(),
         client: Some("phone 1".into()),
-        bytes: r#"{"body":"first"}"#.len() as u64 + 1,
+        item: "{\"body\":\"first\"}\u{0}".into(),
         position: 1,
         starting: None,
     };
@@ -122,7 +122,7 @@ async fn a_queue_is_bounded_in_runs_and_in_bytes(store: Store) {
         let on_busy = OnBusy::Queue(Waiting { item: vec![0xff; bytes].into(), client: None, limits: LIMITS });
         OpenRun { on_busy, ..waiting(name) }
     };
-    let free = LIMITS.bytes as usize - log.queue(&session("s")).await.unwrap()[0].bytes as usize;
+    let free = LIMITS.bytes as usize - log.queue(&session("s")).await.unwrap()[0].item.len();
     assert_eq!(log.open_run(sized("large", free + 1)).await.unwrap(), Opened::QueueFull);
     assert_eq!(log.open_run(sized("fits", free)).await.unwrap(), Opened::Queued { position: 2 });
     assert_eq!(log.open_run(sized("empty", 0)).await.unwrap(), Opened::Queued { position: 3 });

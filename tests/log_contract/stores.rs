@@ -57,7 +57,11 @@ impl Store {
                 let server = RedisServer::start();
                 let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
                 let log = RedisLog::connect(options).await.expect("the server is usable");
-                OpenStore { log, _keep: Box::new(server) }
+                OpenStore {
+                    log,
+                    redis: Some(RedisOptions { retention, ..RedisOptions::new(server.url()) }),
+                    _keep: Box::new(server),
+                }
             }
         }
     }
@@ -66,6 +70,8 @@ impl Store {
 /// A store, open for the length of one test.
 pub struct OpenStore {
     log: Arc<dyn Log>,
+    /// How another instance connects, where there can be one.
+    redis: Option<RedisOptions>,
     /// What must live as long as the store: a server process, a temporary directory.
     _keep: Box<dyn Any + Send + Sync>,
 }
@@ -74,6 +80,16 @@ impl OpenStore {
     /// A handle for another task.
     pub fn handle(&self) -> Arc<dyn Log> {
         self.log.clone()
+    }
+
+    /// The log as another instance has it: over a connection of its own, or the same one where only
+    /// one process can open the store.
+    #[allow(dead_code, reason = "used by some of the test binaries")]
+    pub async fn another_instance(&self) -> Arc<dyn Log> {
+        match self.redis.clone() {
+            Some(options) => RedisLog::connect(options).await.expect("the server is usable"),
+            None => self.log.clone(),
+        }
     }
 }
 
@@ -87,5 +103,5 @@ impl Deref for OpenStore {
 
 async fn embedded(location: Location, retention: Retention, keep: Box<dyn Any + Send + Sync>) -> OpenStore {
     let options = EmbeddedOptions { location, retention, total_bytes: 1 << 30, sweep_every: Duration::from_millis(50) };
-    OpenStore { log: EmbeddedLog::open(options).await.unwrap(), _keep: keep }
+    OpenStore { log: EmbeddedLog::open(options).await.unwrap(), redis: None, _keep: keep }
 }

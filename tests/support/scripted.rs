@@ -106,11 +106,16 @@ impl Asked {
 
     /// One chunk of the body.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_write(bytes).await.unwrap();
+    }
+
+    /// The same, where the sidecar may have closed the connection.
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         let bytes = bytes.as_ref();
         let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
         chunk.extend_from_slice(bytes);
         chunk.extend_from_slice(b"\r\n");
-        self.raw(chunk).await;
+        within("the upstream's write", self.stream.write_all(&chunk)).await
     }
 
     /// One event with this data, in a chunk of its own.

@@ -1,10 +1,10 @@
 //! What a writer is told: how far its body got.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-use crate::server::{Body, Problem, empty, full};
+use crate::gateway::document::document;
+use crate::server::{Body, Problem, empty};
 use crate::session::{Offset, SessionId};
 
 /// How much of a body the log has.
@@ -60,12 +60,4 @@ impl Progress {
             (_, None) => problem,
         }
     }
-}
-
-/// A JSON answer that nobody keeps.
-pub(super) fn document(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(full(value.to_string()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

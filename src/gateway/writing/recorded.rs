@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::answer::document;
 use super::said::Said;
 use super::unavailable;
 use crate::gateway::Gateway;
+use crate::gateway::document::document;
 use crate::gateway::run_stream::name_run;
 use crate::hub::{Cursor, Delivery, NoSession};
 use crate::log::{OnBusy, Opened};

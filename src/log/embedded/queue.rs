@@ -12,7 +12,8 @@ use super::error::Fault;
 use super::read::Snapshot;
 use super::sessions::Known;
 use super::state::{Queued, SessionState};
-use crate::log::{OnBusy, OpenRun, Opened, QueuedRun, START_WITHIN, Starts, ToStart};
+use super::tables::ITEMS;
+use crate::log::{Note, OnBusy, OpenRun, Opened, Push, QueuedRun, START_WITHIN, Starts, ToStart};
 use crate::session::{InstanceId, RunId, SessionId};
 
 impl Batch<'_> {
@@ -31,6 +32,7 @@ impl Batch<'_> {
             }
             state.queue.remove(at);
             self.tables.items.remove((number, open.run.as_str()))?;
+            self.announce(&open.session, Push::Note(Note::Queue));
             return Ok(None);
         }
         if open.on_busy == OnBusy::Parallel || open.parent.is_some() || cancelled {
@@ -53,7 +55,7 @@ impl Batch<'_> {
         state.queue.push(Queued { run, key, route, client: wait.client.clone(), bytes, mark: None });
         let position = position(&state.queue, state.queue.len() - 1);
         self.tables.items.insert((number, open.run.as_str()), &wait.item[..])?;
-        self.changed = true;
+        self.announce(&open.session, Push::Note(Note::Queue));
         Ok(Some(Opened::Queued { position }))
     }
 
@@ -81,6 +83,7 @@ impl Batch<'_> {
         };
         let (number, queued) = (state.number, state.queue.remove(at));
         self.tables.items.remove((number, run.as_str()))?;
+        self.announce(session, Push::Note(Note::Queue));
         self.remember(session, &run_name(run), by, None)?;
         if let Some(key) = queued.key {
             self.remember(session, &key_name(&key), by, Some(run.clone()))?;
@@ -122,16 +125,20 @@ impl Batch<'_> {
 impl Snapshot<'_> {
     pub(super) fn queue(&self, session: &SessionId) -> Result<Vec<QueuedRun>, Fault> {
         let Known::Live(state) = self.session(session)? else { return Ok(Vec::new()) };
-        let show = |(at, queued): (usize, &Queued)| QueuedRun {
-            run: queued.run.clone(),
-            key: queued.key.clone(),
-            route: queued.route.clone(),
-            client: queued.client.clone(),
-            bytes: queued.bytes,
-            position: position(&state.queue, at),
-            starting: queued.mark.clone().filter(|(_, until_ms)| self.now_ms < *until_ms).map(|(owner, _)| owner),
+        let items = self.read.open_table(ITEMS)?;
+        let show = |(at, queued): (usize, &Queued)| {
+            let item = items.get((state.number, queued.run.as_str()))?.ok_or(Fault::Damaged("queue"))?;
+            Ok(QueuedRun {
+                run: queued.run.clone(),
+                key: queued.key.clone(),
+                route: queued.route.clone(),
+                client: queued.client.clone(),
+                item: Bytes::copy_from_slice(item.value()),
+                position: position(&state.queue, at),
+                starting: queued.mark.clone().filter(|(_, until_ms)| self.now_ms < *until_ms).map(|(owner, _)| owner),
+            })
         };
-        Ok(state.queue.iter().enumerate().map(show).collect())
+        state.queue.iter().enumerate().map(show).collect()
     }
 }
 

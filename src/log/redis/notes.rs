@@ -26,6 +26,9 @@ pub(super) fn encode(said: &Ephemeral) -> String {
 /// The note in `message`; `None`: it is something else, or of a newer version.
 pub(super) fn decode(message: &Bytes) -> Option<Note> {
     let text = ByteString::try_from(message.clone()).ok()?;
+    if text == "queue" {
+        return Some(Note::Queue);
+    }
     let (kind, rest) = text.split_once(' ')?;
     match kind {
         "here" => {

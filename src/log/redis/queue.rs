@@ -1,5 +1,6 @@
 //! The queue of a session: listed, withdrawn from, and started.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,9 @@ use super::supervisor::Lane;
 use crate::log::{QueuedRun, Starts, ToStart, Unavailable};
 use crate::session::{InstanceId, RunId, SessionId};
 
+/// The server's time, the session's expiry, the lines of the list, and the items.
+type Listed = ((u64, u64), Option<u64>, Vec<String>, HashMap<String, Bytes>);
+
 impl RedisLog {
     pub(super) async fn do_queue(&self, session: &SessionId) -> Result<Vec<QueuedRun>, Unavailable> {
         let keys = self.keys.session(session);
@@ -19,11 +23,13 @@ impl RedisLog {
         pipeline.cmd("TIME");
         pipeline.cmd("HGET").arg(&keys.meta).arg("expires");
         pipeline.cmd("LRANGE").arg(&keys.queue).arg(0).arg(-1);
-        let ((seconds, micros), expires, lines) = self
+        pipeline.cmd("HGETALL").arg(&keys.items);
+        let ((seconds, micros), expires, lines, mut items) = self
             .supervisor
-            .call(Lane::Writes, |mut connection, _| async move {
-                pipeline.query_async::<((u64, u64), Option<u64>, Vec<String>)>(&mut connection).await
-            })
+            .call(
+                Lane::Writes,
+                |mut connection, _| async move { pipeline.query_async::<Listed>(&mut connection).await },
+            )
             .await?;
         let now_ms = seconds * 1000 + micros / 1000;
         if expires.is_none_or(|expires| now_ms >= expires) {
@@ -31,7 +37,7 @@ impl RedisLog {
         }
         let mut queue: Vec<QueuedRun> = Vec::with_capacity(lines.len());
         for line in lines {
-            let mut queued = queued(&line, now_ms).ok_or_else(|| unexpected("LRANGE"))?;
+            let mut queued = queued(&line, now_ms, &mut items).ok_or_else(|| unexpected("LRANGE"))?;
             queued.position += queue.iter().filter(|before| before.route == queued.route).count() as u64;
             queue.push(queued);
         }
@@ -73,16 +79,17 @@ impl RedisLog {
 }
 
 /// A line of the list; its position is to be counted.
-fn queued(line: &str, now_ms: u64) -> Option<QueuedRun> {
+fn queued(line: &str, now_ms: u64, items: &mut HashMap<String, Bytes>) -> Option<QueuedRun> {
     let parts: Vec<&str> = line.split(' ').collect();
-    let [run, route, key, client, bytes, owner, deadline] = parts[..] else { return None };
+    let [run, route, key, client, _bytes, owner, deadline] = parts[..] else { return None };
     let marked = deadline.parse::<u64>().ok()? > now_ms;
     Some(QueuedRun {
         run: RunId::from_store(run).ok()?,
         key: optional(key)?,
         route: unword(route)?,
         client: optional(client)?,
-        bytes: bytes.parse().ok()?,
+        // An item may have been evicted; then there is nothing to start, and whoever tries says so.
+        item: items.remove(run).unwrap_or_default(),
         position: 1,
         starting: InstanceId::from_store(owner).ok().filter(|_| marked),
     })

@@ -55,6 +55,7 @@ if on_busy ~= 'parallel' and not queued and not by and parent == NONE and not s.
     redis.call('HSET', ITEMS, id, item)
     redis.call('PEXPIREAT', QUEUE, text(s.expires + META_MS))
     redis.call('PEXPIREAT', ITEMS, text(s.expires + META_MS))
+    tell_queue()
     return { 'queued', text(position) }
   end
 end

@@ -25,9 +25,12 @@ local function find_queued(queue, field, value)
   end
 end
 
+local function tell_queue() redis.pcall('PUBLISH', CHANNEL, 'queue') end
+
 local function unqueue(q)
   redis.call('LREM', QUEUE, 1, q.line)
   redis.call('HDEL', ITEMS, q.run)
+  tell_queue()
 end
 
 -- Marks `queue[at]` as starting.
