@@ -76,7 +76,11 @@ impl Control {
     async fn aimed(&self, steer: &Steer) -> Result<(RunInfo, bool), Problem> {
         let found = self.steered(steer).await;
         let Some(key) = &steer.key else { return found.map(|info| (info, false)) };
-        let (name, digest) = (format!("steer\nsession {}\n{key}", steer.session), sha256(&steer.body));
+        let name = format!("steer\nsession {}\n{key}", steer.session);
+        let digest = match &steer.run {
+            RunName::Id(run) => sha256(&format!("{run}\n{}", steer.body)),
+            RunName::Active => sha256(&format!("active\n{}", steer.body)),
+        };
         // Where nothing can be steered only a repeat is of interest: the claim is given back.
         let run = found.as_ref().map_or_else(|_| RunId::from_random(crate::random::u128()), |info| info.run.clone());
         // Two that mean the same run are told apart.

@@ -245,6 +245,22 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_metrics_lists_all_of_them_and_no_others() {
+        let text = Metrics::new().encode();
+        let mut there: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let page = include_str!("../../docs/metrics.md");
+        let mut listed: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `sidestream_")).collect();
+        for named in [&mut there, &mut listed] {
+            for line in named.iter_mut() {
+                let name = line.trim_start_matches("sidestream_").split([' ', '`', '{']).next().unwrap();
+                *line = name.trim_end_matches("_total").trim_end_matches("_info");
+            }
+            named.sort_unstable();
+        }
+        assert_eq!(there, listed);
+    }
+
+    #[test]
     fn what_is_held_is_counted_until_it_is_let_go() {
         let metrics = Metrics::new();
         let held = (metrics.subscriber(), metrics.clone().subscriber());

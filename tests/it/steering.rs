@@ -138,6 +138,8 @@ async fn a_repeated_interrupting_steer_does_not_cancel_the_run_that_it_began() {
     let late = steer_with_key(&mut again, "k", json!(1)).await;
     assert_eq!((&late["outcome"], &late["run"]), (&json!("interrupted"), &first["run"]), "{late}");
     assert_eq!(steer_with_key(&mut again, "k", json!(2)).await["code"], "conflict");
+    let named = again.ask(json!({"type": "steer", "session": "s", "run": begun, "body": 1, "key": "k"})).await;
+    assert_eq!(named["code"], "conflict", "of another run: {named}");
     assert_eq!(stage.agent.count(), 2);
 }
 
