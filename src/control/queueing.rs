@@ -47,13 +47,13 @@ impl Control {
 }
 
 impl StartQueued for Control {
-    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, ()> {
+    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool> {
         async move {
             let ToStart { run, key, item, .. } = waited;
             let Some((sendable, vouched)) = Sendable::of_item(&item) else {
                 // Its mark runs out, and an instance of that version may find it.
                 tracing::error!(%session, %run, "a queued run was written by another version; it is left to that");
-                return;
+                return true;
             };
             let route = self.routes.of(&sendable.method, sendable.path()).clone();
             let credentials = if vouched { service(&route) } else { HeaderMap::new() };
@@ -65,12 +65,18 @@ impl StartQueued for Control {
                 match self.open(&begin, OnBusy::Parallel) {
                     Some(opening) => break opening.await.ok(),
                     None if Instant::now() < until => sleep(LEAVING).await,
-                    None => return,
+                    None => return true,
                 }
             };
             match opened {
-                Some(Opened::Open { .. }) => RunStarted { session, run: &run, queued: true }.emit(&self.metrics),
-                other => tracing::debug!(%session, %run, outcome = ?other, "a queued run is somebody else's, or gone"),
+                Some(Opened::Open { .. }) => {
+                    RunStarted { session, run: &run, queued: true }.emit(&self.metrics);
+                    true
+                }
+                other => {
+                    tracing::debug!(%session, %run, outcome = ?other, "a queued run is somebody else's, or gone");
+                    !matches!(other, Some(Opened::Closed(_)))
+                }
             }
         }
         .boxed()

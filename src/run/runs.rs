@@ -63,8 +63,9 @@ pub struct Runs {
 /// Starts a run that waited in a queue.
 pub trait StartQueued: Send + Sync {
     /// Lists and opens the run that `waited`; done when the log has answered. Its mark holds for
-    /// [`START_WITHIN`]; after that others may be faster, which is as good.
-    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, ()>;
+    /// [`START_WITHIN`]; after that others may be faster, which is as good. `false`: it was withdrawn
+    /// meanwhile, so that what waits behind it is next.
+    fn start<'a>(&'a self, session: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool>;
 }
 
 /// One life of this instance: ids are used once.
@@ -206,18 +207,23 @@ impl Runs {
             return None;
         }
         let instance = self.instance();
-        let starts = loop {
-            match self.log.start_queued(session, &instance, START_WITHIN).await {
-                Ok(starts) => break starts,
-                Err(_) => sleep(ASK_AGAIN).await,
-            }
-        };
-        if let Some(starter) = self.starter.get().and_then(Weak::upgrade) {
+        loop {
+            let starts = match self.log.start_queued(session, &instance, START_WITHIN).await {
+                Ok(starts) => starts,
+                Err(_) => {
+                    sleep(ASK_AGAIN).await;
+                    continue;
+                }
+            };
+            let Some(starter) = self.starter.get().and_then(Weak::upgrade) else { return starts.others };
+            let mut left_a_place = false;
             for waited in starts.yours {
-                starter.start(session, waited).await;
+                left_a_place |= !starter.start(session, waited).await;
+            }
+            if !left_a_place {
+                return starts.others;
             }
         }
-        starts.others
     }
 
     /// After a terminal: starts what waited for it. `false`: this instance is leaving, and others have
@@ -292,7 +298,7 @@ mod tests {
 
     use super::*;
     use crate::log::scripted::{Scripted, now};
-    use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, TakenOver, Takeover};
+    use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, Starts, TakenOver, Takeover};
     use crate::run::Tagging;
     use crate::session::{Record, RunState, Terminal};
 
@@ -355,6 +361,60 @@ mod tests {
         let terminal = ended.as_ref().unwrap();
         assert_eq!(terminal.state(), Some(RunState::Ended(Terminal::Cancelled)));
         assert!(terminal.data.contains("gone"), "{}", terminal.data);
+    }
+
+    /// Begins nothing: the first of what waits was withdrawn meanwhile.
+    #[derive(Default)]
+    struct Starter(Mutex<Vec<RunId>>);
+
+    impl StartQueued for Starter {
+        fn start<'a>(&'a self, _: &'a SessionId, waited: ToStart) -> BoxFuture<'a, bool> {
+            let mut started = self.0.lock().unwrap();
+            started.push(waited.run);
+            let there = started.len() > 1;
+            Box::pin(async move { there })
+        }
+    }
+
+    fn waits(run: u128) -> Starts {
+        let (run, item) = (RunId::from_random(run), bytes::Bytes::new());
+        let yours = vec![ToStart { run, key: None, route: "r".into(), client: None, item }];
+        Starts { yours, others: None }
+    }
+
+    /// The symptom: what waited behind it waited for ever.
+    #[tokio::test]
+    async fn what_waits_behind_a_run_that_was_withdrawn_as_it_was_started_is_started() {
+        let log = Arc::new(Scripted::default());
+        let asked = AtomicUsize::new(0);
+        log.start_queued.answers(move |_| now(waits(asked.fetch_add(1, Ordering::SeqCst) as u128)));
+        let (runs, starter) = (Runs::new(log, settings(), Metrics::new()), Arc::new(Starter::default()));
+        let weak: Weak<Starter> = Arc::downgrade(&starter);
+        runs.queued_start_by(weak);
+        runs.freed(&SessionId::from_random(1)).await;
+        assert_eq!(*starter.0.lock().unwrap(), [RunId::from_random(0), RunId::from_random(1)]);
+    }
+
+    /// The symptom: a terminal whose answer was lost started nothing of what waited for it.
+    #[tokio::test]
+    async fn what_waited_for_a_run_is_started_though_the_answer_to_its_terminal_was_lost() {
+        let log = Arc::new(Scripted::default());
+        log.open_run.answers(|_| now(Opened::Open { started: Offset::new(1, 1), flags: RunFlags::default() }));
+        let repeats = AtomicUsize::new(0);
+        log.append.answers(move |_| match repeats.fetch_add(1, Ordering::SeqCst) {
+            0 => Box::pin(async { Err(crate::log::Unavailable::new("lost")) }),
+            _ => now(Appended::Duplicate { last: Offset::new(1, 2), flags: RunFlags::default() }),
+        });
+        let (asked, mut asks) = watch::channel(false);
+        log.start_queued.answers(move |_| {
+            asked.send_replace(true);
+            now(Starts::default())
+        });
+        let runs = Runs::new(log, settings(), Metrics::new());
+        let refused: Call = Box::new(|| Box::pin(async { Err(crate::run::CallFailed { reason: "refused" }) }));
+        runs.open(spec(&RunId::from_random(7)), refused).unwrap().await.unwrap();
+        let asked = timeout(PATIENCE, asks.wait_for(|asked| *asked)).await;
+        assert!(asked.is_ok(), "nobody asked what may start");
     }
 
     #[tokio::test]

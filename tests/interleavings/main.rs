@@ -3,7 +3,7 @@
 //!
 //! What happens is a plan that is made from a seed; which of it happens first is left to the machine.
 //! So a seed repeats the plan, and often enough the failure. A test plays plans for some seconds;
-//! `SIDESTREAM_MODEL_SECONDS` lets it go on for longer, `SIDESTREAM_MODEL_SEED` repeats one plan.
+//! `INTERLEAVINGS_SECONDS` lets it go on for longer, `INTERLEAVINGS_SEED` repeats one plan.
 //! A test that fails prints the seed and the plan.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test that cannot go on fails here")]
 

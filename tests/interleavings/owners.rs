@@ -22,6 +22,9 @@ use crate::plan::{Dice, PATIENCE, play};
 use crate::stores::{OpenStore, Store};
 use crate::upstream::Upstream;
 
+/// How long a run goes on without callers, where it needs one.
+const GRACE: Duration = Duration::from_millis(10);
+
 /// What happens in a session.
 #[derive(Clone, Debug)]
 struct Plan {
@@ -37,7 +40,10 @@ struct Plan {
 struct RunPlan {
     /// It is open before its upstream is asked, as a `send` is.
     sent: bool,
+    /// There is somebody who reads the answer; else the caller has left at once.
     caller: bool,
+    /// Its route ends a run whose callers have left.
+    needs_a_caller: bool,
     steps: Vec<Step>,
     end: End,
 }
@@ -83,8 +89,15 @@ fn plans() -> impl Strategy<Value = Plan> {
         4 => Just(End::Clean), 1 => Just(End::Half), 2 => Just(End::Reset),
         1 => Just(End::ErrorEvent), 3 => Just(End::Never), 1 => Just(End::NoAnswer),
     ];
-    let run = (any::<bool>(), any::<bool>(), prop::collection::vec(step, 0..20), end);
-    let run = run.prop_map(|(sent, caller, steps, end)| RunPlan { sent, caller, steps, end });
+    let steps = prop::collection::vec(step, 0..20);
+    let run = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.3), steps, end);
+    let run = run.prop_map(|(sent, caller, needs_a_caller, steps, end)| RunPlan {
+        sent,
+        caller,
+        needs_a_caller: needs_a_caller && !sent,
+        steps,
+        end,
+    });
     let away = prop_oneof![Just(Away::Deaf), Just(Away::Dumb), Just(Away::Either)];
     let outages = prop::collection::vec((0..60u64, away, 5..150u64), 0..3);
     (any::<u64>(), prop::collection::vec(run, 1..6), outages, prop::bool::weighted(0.2))
@@ -102,7 +115,7 @@ fn settings() -> RunsSettings {
     }
 }
 
-fn spec(session: &SessionId, run: &RunId, sent: bool) -> RunSpec {
+fn spec(session: &SessionId, run: &RunId, RunPlan { sent, needs_a_caller, .. }: &RunPlan) -> RunSpec {
     RunSpec {
         session: session.clone(),
         run: run.clone(),
@@ -117,7 +130,7 @@ fn spec(session: &SessionId, run: &RunId, sent: bool) -> RunSpec {
         on_cancel: None,
         steer: None,
         subject: None,
-        grace: None,
+        grace: needs_a_caller.then_some(GRACE),
         ids: Tagging::Off,
         stall: 4 * PATIENCE,
         stall_limit: 4 * PATIENCE,
@@ -155,7 +168,7 @@ impl Scene {
         dice.pause().await;
         let closed = self.log.watch(&run);
         let (upstream, body) = Upstream::new(closed);
-        let spec = spec(&self.session, &run, plan.sent);
+        let spec = spec(&self.session, &run, plan);
         let mut outcome = Outcome::default();
         let caller = if plan.sent {
             let no_answer = plan.end == End::NoAnswer;
@@ -221,6 +234,10 @@ impl Scene {
                     outcome.said.push(text);
                 }
                 drop(upstream);
+            }
+            // Nobody is there, and nobody asks for anything.
+            End::Never if plan.needs_a_caller && !plan.caller => {
+                timeout(PATIENCE, upstream.is_closed()).await.expect("a run without a caller keeps its upstream");
             }
             // Who is fenced serves its caller to the end, so there must be one.
             End::Never if outcome.taken_over => drop(upstream),
@@ -301,7 +318,7 @@ impl Scene {
         };
         let possible = [
             natural,
-            outcome.cancelled.then_some(Terminal::Cancelled),
+            (outcome.cancelled || plan.needs_a_caller && !plan.caller).then_some(Terminal::Cancelled),
             (outcome.taken_over || leaves).then_some(Terminal::Interrupted),
         ];
         assert!(possible.contains(&Some(end)), "{}", what("it ended otherwise"));

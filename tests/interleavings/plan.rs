@@ -16,13 +16,13 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Plays plans, one after the other, each with its number, until the time is up.
 pub async fn play<P: Debug>(plans: impl Strategy<Value = P>, mut play: impl AsyncFnMut(u64, P)) {
     let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
-    let (only, seconds) = (number("SIDESTREAM_MODEL_SEED"), number("SIDESTREAM_MODEL_SECONDS").unwrap_or(SECONDS));
+    let (only, seconds) = (number("INTERLEAVINGS_SEED"), number("INTERLEAVINGS_SECONDS").unwrap_or(SECONDS));
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut played = 0;
     while played == 0 || Instant::now() < end {
         let seed = only.unwrap_or_else(rand_seed);
         let plan = plan(&plans, seed);
-        let told = Told(format!("SIDESTREAM_MODEL_SEED={seed} plays this again, plan {played}:\n{plan:#?}"));
+        let told = Told(format!("INTERLEAVINGS_SEED={seed} plays this again, plan {played}:\n{plan:#?}"));
         let over = tokio::time::timeout(3 * PATIENCE, play(played, plan)).await;
         assert!(over.is_ok(), "the plan never ended");
         drop(told);

@@ -8,6 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, unreachable_pub, reason = "shared with the interleavings")]
+#[path = "../interleavings/plan.rs"]
+mod plan;
+
 mod attach;
 mod bad_control;
 mod bad_input;
@@ -16,6 +20,7 @@ mod browsers;
 mod cancelling;
 mod continuity;
 mod disconnects;
+mod everybody;
 mod filters;
 mod identity;
 mod instances;

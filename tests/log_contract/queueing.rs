@@ -157,6 +157,20 @@ async fn the_end_of_a_run_hands_its_owner_the_next_one(store: Store) {
     assert_eq!(ids(&*log).await, Vec::<String>::new());
 }
 
+/// The symptom: who had the mark found the route busy and gave up, and who had made it busy left the mark alone.
+async fn the_end_of_a_run_that_came_between_hands_on_what_another_was_to_start(store: Store) {
+    let log = store.open().await;
+    let mut root = active(&*log, "root").await;
+    wait(&*log, "first").await;
+    assert_eq!(end(&*log, &mut root).await.as_deref(), Some("first"));
+    let mut between = Owner { instance: instance("other"), ..Owner::new("s", "between") };
+    log.open_run(OpenRun { route: "chat".into(), ..between.opening() }).await.unwrap();
+    between.n = 1;
+    assert_eq!(starts(&*log, "inst-1", HOLD).await.0, Vec::<String>::new(), "the route is busy");
+    assert_eq!(end(&*log, &mut between).await.as_deref(), Some("first"));
+    assert_eq!(starts(&*log, "other", HOLD).await.0, ["first"]);
+}
+
 async fn the_end_of_a_child_starts_nothing(store: Store) {
     let log = store.open().await;
     let mut root = active(&*log, "root").await;
@@ -389,6 +403,7 @@ on_every_store!(
     only_active_roots_and_the_waiting_of_the_same_route_make_it_busy,
     a_queue_is_bounded_in_runs_and_in_bytes,
     the_end_of_a_run_hands_its_owner_the_next_one,
+    the_end_of_a_run_that_came_between_hands_on_what_another_was_to_start,
     the_end_of_a_child_starts_nothing,
     a_mark_whose_time_has_passed_counts_for_nothing,
     who_starts_a_run_holds_it_by_asking_again,

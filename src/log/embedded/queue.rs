@@ -142,15 +142,13 @@ impl Snapshot<'_> {
     }
 }
 
-/// A root run of `route` has ended, which `owner` drove: marks the first that waits for it.
+/// A root run of `route` has ended, which `owner` drove: marks the first that waits for it. Another's mark is
+/// from before that run: whoever has it may have found the route busy since, and given up.
 pub(super) fn mark_next(state: &mut SessionState, route: &str, owner: &InstanceId, now_ms: u64) -> Option<RunId> {
     if roots_of(state, route).next().is_some() {
         return None;
     }
     let next = state.queue.iter_mut().find(|queued| queued.route == route)?;
-    if marked_by_another(next, owner, now_ms).is_some() {
-        return None;
-    }
     next.mark = Some((owner.clone(), until(now_ms, START_WITHIN)));
     Some(next.run.clone())
 }

@@ -56,6 +56,8 @@ impl Owner {
                 return Some(flags);
             }
             Appended::Duplicate { last, flags } => {
+                // Which run is next was in the answer that was lost.
+                self.frees |= ends_run(append);
                 self.stored(append, last);
                 return Some(flags);
             }

@@ -56,13 +56,13 @@ local function roots_of(route)
 end
 
 -- A root run of `route` has ended, which `owner` drove: marks the first that waits for it. Answers its
--- id, or ''. Where the owner is not known nothing is marked, and whoever hears of it may.
+-- id, or ''. Where the owner is not known nothing is marked, and whoever hears of it may. Another's mark is
+-- from before that run: whoever has it may have found the route busy since, and given up.
 local function next_of(route, owner)
   if redis.call('LLEN', QUEUE) == 0 or #roots_of(route) > 0 then return '' end
   local queue = read_queue()
   for at, q in ipairs(queue) do
     if q.route == route then
-      if is_marked_by_another(q, owner) then return '' end
       if owner ~= '-' then mark(queue, at, owner, START_MS) end
       return q.run
     end
