@@ -235,10 +235,19 @@ async fn drain(config: &Config, shutdown: &Shutdown, runs: &Runs, tasks: &TaskTr
 /// Says when the store goes away and when it comes back.
 async fn watch_store(log: Arc<dyn Log>, metrics: Metrics) {
     let mut health = log.health();
+    let mut down = false;
     loop {
         match &*health.borrow_and_update() {
-            StoreHealth::Up => StoreChanged::Up.emit(&metrics),
-            StoreHealth::Down { reason } => StoreChanged::Down { reason }.emit(&metrics),
+            StoreHealth::Up => {
+                down = false;
+                StoreChanged::Up.emit(&metrics);
+            }
+            // Another reason of the same outage is no news.
+            StoreHealth::Down { .. } if down => {}
+            StoreHealth::Down { reason } => {
+                down = true;
+                StoreChanged::Down { reason }.emit(&metrics);
+            }
         }
         if health.changed().await.is_err() {
             return;

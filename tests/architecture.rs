@@ -62,7 +62,7 @@ const MAY_KNOW: [(&str, &[&str]); 19] = [
             "wire",
         ],
     ),
-    ("server", &["gateway", "intercept", "proxy", "wire"]),
+    ("server", &["gateway", "intercept", "proxy", "telemetry", "wire"]),
     ("admin", &["log", "run", "server", "session", "shutdown", "telemetry", "wire"]),
 ];
 

@@ -103,7 +103,7 @@ impl Admin {
 
     /// Some of all sessions; with `?subject=DIGEST`, those of a subject, newest first.
     async fn sessions(&self, query: &str) -> Result<Response<Body>, Problem> {
-        let unavailable = |error: Unavailable| Problem::new(Code::StoreUnavailable, error.to_string());
+        let unavailable = |error: Unavailable| Problem::new(Code::StoreUnavailable, error.detail);
         if let Some((_, subject)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "subject") {
             let detail = "`subject` is 64 hexadecimal digits, as the store has it";
             let subject = Subject::parse(&subject).ok_or_else(|| Problem::new(Code::BadRequest, detail))?;

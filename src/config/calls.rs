@@ -151,7 +151,8 @@ impl Credential {
             Some(("file", path)) => {
                 std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))
             }
-            _ => Err(format!("`{text}`: write `env:NAME` or `file:PATH`, where the value of `Authorization` is found")),
+            // Not what was written: it may be the credential itself.
+            _ => Err("write `env:NAME` or `file:PATH`, where the value of `Authorization` is found".to_owned()),
         }?;
         let value = HeaderValue::from_str(found.trim()).ok().filter(|value| !value.is_empty());
         let mut value = value.ok_or_else(|| format!("what `{text}` holds cannot be the value of a header"))?;

@@ -117,7 +117,7 @@ fn side_call(
             name => values.get(name).map(String::as_str),
         });
         let target = filled.map_err(|name| {
-            tracing::warn!(name, call = %template, "the run's events have not given a value that its route's call needs");
+            tracing::debug!(name, call = %template, "the run's events have not given a value that its route's call needs");
             CallFailed { reason: "value_missing" }
         });
         let (proxy, method, headers) = (proxy.clone(), template.method.clone(), headers.clone());

@@ -58,8 +58,12 @@ impl Control {
         target: CancelTarget,
     ) -> Result<Option<Vec<CancelledRun>>, Problem> {
         let deadline = Instant::now() + ANSWER_WITHIN;
+        let run = match &target {
+            CancelTarget::Run(run) => Some(run),
+            CancelTarget::Active | CancelTarget::Key(_) => None,
+        };
+        CancelAsked { session, client: &client.name, run }.emit(&self.metrics);
         let request = CancelRequest { session: session.clone(), target, by: client.by() };
-        CancelAsked { session, client: &client.name }.emit(&self.metrics);
         let cancelled = loop {
             match self.log.cancel(request.clone()).await {
                 Ok(cancelled) => break cancelled,

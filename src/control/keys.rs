@@ -27,12 +27,16 @@ pub(super) struct Key {
     digest: String,
     /// An equal request was first.
     pub(super) is_taken: bool,
-    /// The run was there, or waited.
-    pub(super) has_begun: bool,
+    /// What else its value says.
+    mark: String,
 }
 
+/// The run was there, or waited.
+const BEGUN: &str = "begun";
+
 impl Control {
-    /// Claims the key called `name` for a run, or finds whose it is.
+    /// Claims the key called `name` for a run, or finds whose it is. Two with an equal value, to which
+    /// `mark` belongs, are both first.
     ///
     /// # Errors
     /// Another request has it; the store is away.
@@ -42,9 +46,10 @@ impl Control {
         session: &SessionId,
         run: &RunId,
         digest: String,
+        mark: &str,
     ) -> Result<Key, Problem> {
         let (session, run) = (session.clone(), run.clone());
-        let mine = Key { name, session, run, digest, is_taken: false, has_begun: false };
+        let mine = Key { name, session, run, digest, is_taken: false, mark: mark.to_owned() };
         let deadline = Instant::now() + ANSWER_WITHIN;
         let claim = loop {
             match self.log.claim(&mine.name, mine.value()).await {
@@ -122,28 +127,33 @@ impl Key {
     /// Notes that the run is there, or waits. Whoever asked does not wait for that: it matters once
     /// the run has left the log.
     pub(super) fn begins(&self, log: &Arc<dyn Log>) {
-        if self.has_begun {
+        if self.has_begun() {
             return;
         }
         let (log, key) = (log.clone(), self.clone());
         tokio::spawn(async move {
-            let begun = Key { has_begun: true, ..key.clone() }.value();
+            let begun = Key { mark: BEGUN.to_owned(), ..key.clone() }.value();
             // A store that is away leaves it at that: the run itself is what is looked for first.
             let _ = log.amend(&key.name, key.value(), Some(begun)).await;
         });
     }
 
+    /// Whether its run was there, or waited.
+    pub(super) fn has_begun(&self) -> bool {
+        self.mark == BEGUN
+    }
+
     fn value(&self) -> ByteString {
-        let Key { session, run, digest, .. } = self;
-        format!("{session} {run} {digest}{}", if self.has_begun { " begun" } else { "" }).into()
+        let Key { session, run, digest, mark, .. } = self;
+        format!("{session} {run} {digest} {mark}").trim_end().into()
     }
 
     /// What the log has for the same name.
     fn read(&self, value: &str) -> Option<Key> {
         let mut words = value.split(' ');
         let (session, run) = (SessionId::from_store(words.next()?).ok()?, RunId::from_store(words.next()?).ok()?);
-        let (digest, has_begun) = (words.next()?.to_owned(), words.next() == Some("begun"));
-        Some(Key { name: self.name.clone(), session, run, digest, is_taken: true, has_begun })
+        let (digest, mark) = (words.next()?.to_owned(), words.next().unwrap_or_default().to_owned());
+        Some(Key { name: self.name.clone(), session, run, digest, is_taken: true, mark })
     }
 }
 
@@ -222,7 +232,7 @@ mod tests {
     async fn claimed_by_another(control: &Control, run: &RunId) -> Key {
         let sendable = crate::control::request::Sendable::new(&send(), &client(), &control.send).unwrap();
         let name = format!("send\nsession {}\nk", session());
-        control.claim(name, &session(), run, sendable.digest()).await.unwrap()
+        control.claim(name, &session(), run, sendable.digest(), "").await.unwrap()
     }
 
     fn outcome(sent: Result<Outcome, Problem>) -> (RunId, Sent) {

@@ -13,6 +13,7 @@ use crate::log::{OnBusy, Opened, QueuedRun, START_WITHIN, ToStart};
 use crate::run::StartQueued;
 use crate::server::Problem;
 use crate::session::SessionId;
+use crate::telemetry::{Fact, RunStarted};
 use crate::wire::{Outcome, QueuedItem};
 
 impl Control {
@@ -67,7 +68,7 @@ impl StartQueued for Control {
             };
             match opened {
                 Some(Opened::Open { .. }) => {
-                    tracing::info!(%session, %run, "a queued run begins");
+                    RunStarted { session, run: &run, queued: true }.emit(&self.metrics);
                     true
                 }
                 other => {

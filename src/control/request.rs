@@ -75,14 +75,14 @@ impl Sendable {
             return Err(bad(format!("`{method}` cannot be sent")));
         }
         let Some(target) = send.path.clone().or_else(|| client.path.clone()) else {
-            return Err(bad("`path` is missing: this connection was not opened at a path of the upstream".into()));
+            return Err(bad("`path` is missing: the path of your backend that begins the run, such as \"/api/chat\" (a WebSocket that was opened at such a path needs none)".into()));
         };
         let plain = target.starts_with('/') && !target.starts_with("//") && !target.contains('#');
         if !plain || target.parse::<http::uri::PathAndQuery>().is_err() {
             return Err(bad("`path` begins with `/` and is encoded as in a URL".into()));
         }
-        if has_dot_segments(&target) {
-            return Err(bad("`path` has no segments `.` and `..`: it would be another than its route's".into()));
+        if climbs(&target) {
+            return Err(bad("`path` has a segment `.` or `..`; write it as the backend knows it".into()));
         }
         let mut headers = client.context.clone();
         for (name, value) in &send.headers {
@@ -138,7 +138,7 @@ impl Sendable {
         let data: ByteString = match &route.input {
             Some(pointer) => json_pointer::find(self.body.as_bytes(), pointer)?.get().into(),
             None if self.body.len() <= INPUT_BYTES => self.body.clone(),
-            None => json!({"bytes": self.body.len(), "sha256": hex(&Sha256::digest(&self.body))}).to_string().into(),
+            None => json!({"bytes": self.body.len(), "sha256": sha256(&self.body)}).to_string().into(),
         };
         let (run, source) = (Some(run.clone()), Some(self.client.clone()));
         Some(Record { kind: Kind::Input, run, source, event: None, id: None, data })
@@ -195,7 +195,7 @@ fn path_of(target: &str) -> &str {
 
 /// Whether some server may read the path as another one (RFC 3986 §5.2.4): encoded, with `\` for `/`, or
 /// with parameters behind the dots. A route, and with it a credential, belongs to the path as it stands.
-fn has_dot_segments(target: &str) -> bool {
+fn climbs(target: &str) -> bool {
     let path: Vec<u8> = percent_decode_str(path_of(target)).collect();
     let segments = path.split(|byte| matches!(byte, b'/' | b'\\'));
     segments.map(|segment| segment.split(|byte| *byte == b';').next()).any(|name| matches!(name, Some(b"." | b"..")))
@@ -204,6 +204,11 @@ fn has_dot_segments(target: &str) -> bool {
 /// The credentials of a run whose client may be gone.
 pub(super) fn service(route: &Route) -> HeaderMap {
     route.credential.iter().map(|credential| (AUTHORIZATION, credential.value().clone())).collect()
+}
+
+/// The SHA-256 of a text, in hexadecimal.
+pub(super) fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -247,9 +252,19 @@ mod tests {
 
     #[test]
     fn a_path_is_one_of_the_upstream_and_nothing_else() {
-        for path in
-            ["chat", "//evil.example/x", "http://evil.example/", "/a b", "/a#b", "", "/a/..", "/a/..;x/b", "/./a"]
-        {
+        for path in [
+            "chat",
+            "//evil.example/x",
+            "http://evil.example/",
+            "/a b",
+            "/a#b",
+            "",
+            "/a/..",
+            "/a/..;x/b",
+            "/./a",
+            "/chat%2f..%2fadmin",
+            "/..?q",
+        ] {
             let wanted = send(&format!(r#","path":"{path}""#));
             assert!(Sendable::new(&wanted, &client(), &SendSettings::default()).is_err(), "{path}");
         }

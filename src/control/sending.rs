@@ -15,13 +15,11 @@ use crate::control::keys::{Key, never_mind};
 use crate::control::request::Sendable;
 use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN, unavailable};
 use crate::control::{Calls, Client, Control, calling};
-use crate::log::{
-    Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, RunInfo, StoreHealth, Unavailable, Waiting,
-};
+use crate::log::{Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
 use crate::run::{RunSpec, Started, Tagging};
 use crate::server::Problem;
-use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject, Terminal};
-use crate::telemetry::{Fact, RunStarted};
+use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject};
+use crate::telemetry::{Fact, RunStarted, SendAnswered};
 use crate::wire::{Code, Outcome, SendRun, Sent};
 
 /// How soon a run is tried again that this instance is still busy with.
@@ -48,13 +46,6 @@ pub(super) struct Begin<'a> {
     pub(super) subject: Option<Subject>,
 }
 
-/// What a `send` steers.
-pub(super) struct Steers<'a> {
-    pub(super) run: &'a RunInfo,
-    /// It is ended for the new one, which else comes after it.
-    pub(super) is_ended: bool,
-}
-
 impl Control {
     /// Begins a run for a client, or queues it, or finds the one that its key has begun. Must not be
     /// abandoned halfway: whoever calls lets it come to its end, whatever the client does.
@@ -63,16 +54,17 @@ impl Control {
     /// What the client asks for is not allowed or makes no sense; the route is busy; the store is away.
     /// Nothing was begun then.
     pub async fn send(&self, client: &Client, send: SendRun) -> Result<Outcome, Problem> {
-        self.send_after(client, send, None).await
+        let answer = self.sent(client, send, None).await;
+        SendAnswered { outcome: answer.as_ref().ok().and_then(Outcome::word) }.emit(&self.metrics);
+        answer
     }
 
-    /// The same, for a steer: what it steers is ended, or must be active, only where the key has not begun
-    /// a run yet.
-    pub(super) async fn send_after(
+    /// The same, `instead_of` a run, which is ended where a run may begin and the key has not begun one.
+    pub(super) async fn sent(
         &self,
         client: &Client,
         send: SendRun,
-        steers: Option<Steers<'_>>,
+        instead_of: Option<&RunId>,
     ) -> Result<Outcome, Problem> {
         let sendable = Sendable::new(&send, client, &self.send)?;
         let route = self.route(&sendable)?;
@@ -81,7 +73,7 @@ impl Control {
         }
         let deadline = Instant::now() + ANSWER_WITHIN;
         loop {
-            if let Some(outcome) = self.attempt(client, &send, &sendable, &route, steers.as_ref()).await? {
+            if let Some(outcome) = self.attempt(client, &send, &sendable, &route, instead_of).await? {
                 return Ok(outcome);
             }
             if Instant::now() + ASK_AGAIN > deadline {
@@ -100,7 +92,7 @@ impl Control {
         send: &SendRun,
         sendable: &Sendable,
         route: &Arc<Route>,
-        steers: Option<&Steers<'_>>,
+        instead_of: Option<&RunId>,
     ) -> Result<Option<Outcome>, Problem> {
         let mut session = match &send.session {
             Some(session) => self.writable(session).await?.clone(),
@@ -114,33 +106,21 @@ impl Control {
                 (Some(session), _) => format!("session {session}"),
                 (None, subject) => format!("subject {}", subject.as_ref().map_or("", Subject::as_str)),
             };
-            let key = self.claim(format!("send\n{scope}\n{name}"), &session, &run, sendable.digest()).await?;
+            let key = self.claim(format!("send\n{scope}\n{name}"), &session, &run, sendable.digest(), "").await?;
             (session, run) = (key.session.clone(), key.run.clone());
             if key.is_taken
                 && let Some(outcome) = self.find(&session, &run).await?
             {
                 return Ok(Some(outcome));
             }
-            if key.has_begun {
+            if key.has_begun() {
                 return self.gone(client, &key).await.map(Some);
             }
             // Whoever had the key first has not opened the run, and may never do so.
             claimed = Some(key);
         }
-        if let Some(Steers { run, is_ended }) = steers {
-            match run.ended {
-                None if *is_ended => {
-                    self.end_runs(client, &session, CancelTarget::Run(run.run.clone())).await?;
-                }
-                // The first who had the key may have ended it.
-                Some((_, state)) if claimed.as_ref().is_none_or(|key| !key.is_taken) => {
-                    if let Some(key) = &claimed {
-                        key.free(&*self.log).await.map_err(|error| unavailable(&error))?;
-                    }
-                    return Err(has_ended(state));
-                }
-                _ => {}
-            }
+        if let Some(run) = instead_of {
+            self.end_runs(client, &session, CancelTarget::Run(run.clone())).await?;
         }
         let (sendable, route, credentials) = (sendable.clone(), route.clone(), client.credentials.clone());
         let (key, parent, subject) = (send.key.clone(), send.parent.clone(), client.subject.clone());
@@ -210,7 +190,8 @@ impl Control {
         match self.opened(begin, on_busy).await? {
             Opened::Busy { runs } => {
                 let runs: Vec<_> = runs.iter().map(RunId::as_str).collect();
-                Err(Problem::new(Code::Busy, "the route has an active run").with("runs", runs))
+                let detail = "runs of the route are active or wait; wait for their end, or send with `on_busy` \"queue\", \"interrupt\" or \"parallel\"";
+                Err(Problem::new(Code::Busy, detail).with("runs", runs))
             }
             opened => self.outcome(begin, client, opened, Vec::new()).await,
         }
@@ -264,7 +245,7 @@ impl Control {
         }
         let (outcome, offset) = match opened {
             Opened::Open { started, flags } => {
-                RunStarted { session: &session, run: &run }.emit(&self.metrics);
+                RunStarted { session: &session, run: &run, queued: false }.emit(&self.metrics);
                 (if flags.cancel.is_some() { Sent::Cancelled } else { Sent::Started }, Some(started))
             }
             Opened::Queued { position } => (Sent::Queued(position), None),
@@ -344,10 +325,6 @@ impl Control {
         }
         Ok(session)
     }
-}
-
-pub(super) fn has_ended(state: Terminal) -> Problem {
-    Problem::new(Code::Conflict, format!("the run has ended ({state}); begin another with `send`"))
 }
 
 /// Why a client with credentials of its own is not queued.

@@ -5,14 +5,15 @@ use http::Method;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::SteerPolicy;
+use crate::control::request::sha256;
 use crate::control::root::{ANSWER_WITHIN, unavailable};
-use crate::control::sending::{Steers, has_ended};
 use crate::control::{Client, Control};
 use crate::hub::Delivery;
 use crate::log::{Bounds, Command, RunInfo, SteerOrder};
 use crate::run::Started;
 use crate::server::Problem;
-use crate::session::{After, BusyPolicy, Kind, RunState, SessionId};
+use crate::session::{After, BusyPolicy, Kind, RunId, RunState, SessionId};
+use crate::telemetry::{Fact, SteerAnswered};
 use crate::wire::{Code, Outcome, RunName, SendRun, Sent, Steer, Steered};
 
 /// The largest body that is forwarded to a running run: it travels to the run's owner.
@@ -24,16 +25,21 @@ impl Control {
     /// # Errors
     /// No such run is active; the upstream refuses; the store is away.
     pub async fn steer(&self, client: &Client, steer: Steer) -> Result<Outcome, Problem> {
-        let info = self.steered(&steer).await?;
+        let session = steer.session.clone();
+        let answer = self.given(client, steer).await;
+        let outcome = answer.as_ref().ok().and_then(Outcome::word);
+        SteerAnswered { session: &session, client: &client.name, outcome }.emit(&self.metrics);
+        answer
+    }
+
+    async fn given(&self, client: &Client, steer: Steer) -> Result<Outcome, Problem> {
+        let (info, repeated) = self.aimed(&steer).await?;
         let head = self.log.entry(&steer.session, info.started).await.map_err(|error| unavailable(&error))?;
         let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
         let method = head.method.parse().unwrap_or(Method::POST);
         let policy = self.routes.of(&method, &head.path).steer.clone();
-        if let (SteerPolicy::Forward(_) | SteerPolicy::Reject, Some((_, state))) = (&policy, info.ended) {
-            return Err(has_ended(state));
-        }
         let (outcome, on_busy) = match policy {
-            SteerPolicy::Forward(_) => return self.forward(client, steer, info).await,
+            SteerPolicy::Forward(_) => return self.forward(client, steer, info, repeated).await,
             SteerPolicy::Reject => {
                 return Ok(Outcome::Steered { outcome: Steered::Rejected, run: info.run, receipt: None });
             }
@@ -51,8 +57,8 @@ impl Control {
             source: None,
             parent: None,
         };
-        let steers = Steers { run: &info, is_ended: outcome == Steered::Interrupted };
-        match self.send_after(client, send, Some(steers)).await? {
+        let instead_of = (outcome == Steered::Interrupted).then_some(&info.run);
+        match self.sent(client, send, instead_of).await? {
             Outcome::Sent { run, outcome: Sent::Cancelled, .. } => {
                 Ok(Outcome::Steered { outcome: Steered::Rejected, run, receipt: None })
             }
@@ -61,8 +67,37 @@ impl Control {
         }
     }
 
-    /// The run that is meant: the newest active root, where it is not named. One that is may have ended,
-    /// where the same steer may have ended it before.
+    /// The run that is meant, and whether an equal `steer` with this key has come before. A repeat means
+    /// the run that the first one meant, whatever is active now and even if that one has ended: `active`
+    /// may be the very run that the first one began.
+    async fn aimed(&self, steer: &Steer) -> Result<(RunInfo, bool), Problem> {
+        let found = self.steered(steer).await;
+        let Some(key) = &steer.key else { return found.map(|info| (info, false)) };
+        let name = format!("steer\nsession {}\n{key}", steer.session);
+        let digest = match &steer.run {
+            RunName::Id(run) => sha256(&format!("{run}\n{}", steer.body)),
+            RunName::Active => sha256(&format!("active\n{}", steer.body)),
+        };
+        // Where nothing can be steered only a repeat is of interest: the claim is given back.
+        let run = found.as_ref().map_or_else(|_| RunId::from_random(crate::random::u128()), |info| info.run.clone());
+        // Two that mean the same run are told apart.
+        let nonce = format!("{:032x}", crate::random::u128());
+        let key = self.claim(name, &steer.session, &run, digest, &nonce).await?;
+        match found {
+            found if key.is_taken => {
+                let first = self.log.run(&key.session, &key.run).await.map_err(|error| unavailable(&error))?;
+                first.map_or(found, Ok).map(|info| (info, true))
+            }
+            Ok(info) => Ok((info, false)),
+            Err(problem) => {
+                // Left behind it names a run that nobody has, which a repeat takes for none.
+                let _ = key.free(&*self.log).await;
+                Err(problem)
+            }
+        }
+    }
+
+    /// The run that is meant, which is active: the newest root, where it is not named.
     async fn steered(&self, steer: &Steer) -> Result<RunInfo, Problem> {
         let session = &steer.session;
         match &steer.run {
@@ -70,8 +105,11 @@ impl Control {
                 let info = self.log.run(session, run).await.map_err(|error| unavailable(&error))?;
                 let info = info.ok_or_else(|| Problem::new(Code::NotFound, "there is no such run in this session"))?;
                 match info.ended {
-                    Some((_, state)) if steer.key.is_none() => Err(has_ended(state)),
-                    _ => Ok(info),
+                    None => Ok(info),
+                    Some((_, state)) => {
+                        let detail = format!("the run has ended ({state}); begin another with `send`");
+                        Err(Problem::new(Code::Conflict, detail))
+                    }
                 }
             }
             RunName::Active => {
@@ -89,16 +127,21 @@ impl Control {
     }
 
     /// Has the run's owner call the upstream, whose backend holds the run, and waits for its receipt.
-    async fn forward(&self, client: &Client, steer: Steer, info: RunInfo) -> Result<Outcome, Problem> {
+    /// What is `repeated` may have its receipt already; the owner does an order once.
+    async fn forward(&self, client: &Client, steer: Steer, info: RunInfo, repeated: bool) -> Result<Outcome, Problem> {
         if steer.body.len() > STEER_BYTES {
             return Err(Problem::new(Code::TooLarge, format!("a `steer` may have {STEER_BYTES} bytes")));
         }
         let deadline = Instant::now() + ANSWER_WITHIN;
         let unconfirmed = || Problem::new(Code::NotConfirmed, "the run's owner has not confirmed in time");
         let (session, run) = (steer.session, info.run);
-        let subscription = self.hub.subscribe(&session, After::End, false).await;
+        let after = if repeated { After::Offset(info.started) } else { After::End };
+        let subscription = self.hub.subscribe(&session, after, false).await;
         let mut cursor = subscription.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?.cursor;
-        let receipt = format!("{:032x}", crate::random::u128());
+        let receipt = match &steer.key {
+            Some(key) => sha256(&format!("{run}\n{key}"))[..32].to_owned(),
+            None => format!("{:032x}", crate::random::u128()),
+        };
         let order = SteerOrder {
             session: session.clone(),
             run: run.clone(),
@@ -106,8 +149,11 @@ impl Control {
             client: client.name.clone(),
             body: steer.body,
         };
-        let heard = self.log.command(&info.owner, Command::Steer(order)).await.map_err(|error| unavailable(&error))?;
-        if !heard {
+        let heard = match info.ended {
+            None => self.log.command(&info.owner, Command::Steer(order)).await.map_err(|error| unavailable(&error))?,
+            Some(_) => false,
+        };
+        if !heard && !repeated {
             return Err(Problem::new(Code::Conflict, "the run's owner is gone; the run is about to end"));
         }
         loop {

@@ -6,6 +6,7 @@ use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 
+use crate::gateway::writing::known;
 use crate::gateway::{Caller, Gateway};
 use crate::log::{Appeared, Ephemeral, Marked, Present, ReadCursor, Unavailable, User};
 use crate::session::{Kind, Record, SessionId};
@@ -80,6 +81,7 @@ impl Sharing {
                 gateway.log.say(&session, said).await.map_err(unavailable)?;
                 return Ok(None);
             }
+            known(&gateway, &session).await.map_err(|problem| (problem.code, problem.detail))?;
             let source = Some(ByteString::from(caller.client.as_str()));
             let record = Record { kind: Kind::Event, run: None, source, event, id: None, data };
             let published = gateway.publisher.publish(&session, record, caller.subject.as_ref()).await;

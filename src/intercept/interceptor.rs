@@ -30,7 +30,7 @@ use crate::proxy::{
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
-use crate::telemetry::{Fact, NotRecorded, RunStarted, SessionRuleSkipped, StreamNotRecorded};
+use crate::telemetry::{Fact, NotRecorded, RequestOutcome, RunStarted, SessionRuleSkipped, StreamNotRecorded};
 use crate::wire::Code;
 
 /// Says on an answer that it is not kept in a session.
@@ -255,12 +255,13 @@ impl Interceptor {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        RunStarted { session: &named.session, run: &run }.emit(&self.gateway.metrics);
+        RunStarted { session: &named.session, run: &run, queued: false }.emit(&self.gateway.metrics);
         let begun = self.runs.begin(spec, body).await;
         if let Some(fate) = fate {
             fate.run(named.session.clone(), begun.started.is_some());
         }
         let mut response = self.proxy.respond(head, begun.body.boxed_unsync());
+        response.extensions_mut().insert(RequestOutcome::Recorded);
         let headers = response.headers_mut();
         if candidate.tagging != Tagging::Off {
             headers.remove(header::CONTENT_LENGTH);

@@ -27,6 +27,7 @@ use crate::proxy::buffer;
 use crate::run::Tagging;
 use crate::server::{Body, Problem};
 use crate::session::{RunId, SessionId};
+use crate::telemetry::RequestOutcome;
 use crate::wire::Code;
 
 impl Interceptor {
@@ -100,6 +101,7 @@ impl Interceptor {
         let wanted = RunStream { session, run, after: None, ids, origin };
         match self.serve(wanted).await {
             Ok(mut response) => {
+                response.extensions_mut().insert(RequestOutcome::Joined);
                 expose(response.headers_mut());
                 Ok(response)
             }

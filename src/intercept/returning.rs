@@ -17,13 +17,15 @@ use crate::log::Command;
 use crate::run::{Seat, Started};
 use crate::server::{Body, BodyError, Problem};
 use crate::session::{InstanceId, RunId, SessionId};
+use crate::telemetry::RequestOutcome;
 
 impl Interceptor {
     /// A run for a caller that has come back.
     pub(super) async fn serve(&self, wanted: RunStream) -> Result<Response<Body>, Problem> {
         // Before anything else: its grace may be nearly over.
         let seat = self.seat(&wanted.session, &wanted.run).await;
-        let response = run_stream::serve(&self.gateway, wanted).await?;
+        let mut response = run_stream::serve(&self.gateway, wanted).await?;
+        response.extensions_mut().insert(RequestOutcome::Resumed);
         Ok(match seat {
             Some(seat) => response.map(|body| Body::new(Seated { body, seat: Some(seat) })),
             None => response,

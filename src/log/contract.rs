@@ -23,9 +23,10 @@ use crate::session::{ConnectionId, Entry, InstanceId, Offset, RunId, SessionId, 
 
 /// The store did not answer, or answered with an error. The outcome is unknown: ask again.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the store is unavailable: {detail}")]
+#[error("the store that keeps the sessions does not answer")]
 pub struct Unavailable {
-    /// What the store or the connection said; for operators, never holds payload or credentials.
+    /// What the store or the connection said; for operators, who may know where the store is: clients
+    /// get the text of the error. Never holds payload or credentials.
     pub detail: String,
 }
 

@@ -297,6 +297,10 @@ impl Owner {
             let end = end.or_else(|| unwanted.then(|| End::broken(Terminal::Interrupted, "not_kept")));
             if let Some(end) = end {
                 // The upstream first: who reads the terminal may rely on it.
+                if matches!(feed, Feed::Unasked(_)) {
+                    // It knows nothing of the run that it could be told of.
+                    self.spec.on_cancel = None;
+                }
                 feed = Feed::Closed;
                 // What others have for the run is part of it.
                 while let Some(record) = orders.last_note() {

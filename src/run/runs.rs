@@ -24,7 +24,7 @@ use crate::run::takeover::take_over;
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
 use crate::session::{InstanceId, Offset, RunId, SessionId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{CancelCalled, Fact, Metrics};
 
 /// How soon a store that does not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -242,15 +242,12 @@ impl Runs {
     }
 
     /// Tells the upstream that a run was cancelled, in its own words.
-    pub(super) fn tell_cancelled(&self, call: SideCall, values: Values, run: &RunId) {
-        let run = run.clone();
+    pub(super) fn tell_cancelled(&self, call: SideCall, values: Values, session: &SessionId, run: &RunId) {
+        let (session, run, metrics) = (session.clone(), run.clone(), self.metrics.clone());
         self.tasks.spawn(async move {
-            match call.make(values, None).await {
-                Ok(answer) => tracing::info!(%run, status = answer.status, "the upstream was told of the cancellation"),
-                Err(failed) => {
-                    tracing::warn!(%run, reason = failed.reason, "the upstream could not be told of the cancellation");
-                }
-            }
+            let answer = call.make(values, None).await;
+            let answer = answer.map(|answer| answer.status).map_err(|failed| failed.reason);
+            CancelCalled { session: &session, run: &run, answer }.emit(&metrics);
         });
     }
 

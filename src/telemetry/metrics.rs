@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::facts::{NotRecorded, RequestOutcome};
+use super::facts::{CancelCalled, NotRecorded, RequestOutcome, SendAnswered, SteerAnswered};
 use crate::log::GapReason;
 use crate::session::{RunState, Terminal};
 
@@ -52,6 +52,9 @@ pub(super) struct Instruments {
     pub(super) session_rules_skipped: Counter,
     pub(super) takeovers: Counter,
     pub(super) cancels: Counter,
+    pub(super) cancel_calls: Counters,
+    pub(super) sends: Counters,
+    pub(super) steers: Counters,
     pub(super) panics: Counter,
 }
 
@@ -108,6 +111,19 @@ impl Metrics {
             session_rules_skipped: new
                 .counter("session_rules_skipped", "Requests whose body was above server.identity_body_limit"),
             cancels: new.counter("cancels", "Requests of clients to end runs"),
+            cancel_calls: new.counters(
+                "cancel_calls",
+                "Calls of the routes' `cancel`, by what the upstream said: done (2xx), refused, failed (not made)",
+                "outcome",
+                CancelCalled::OUTCOMES,
+            ),
+            sends: new.counters("sends", "Messages `send`, by what became of them", "outcome", SendAnswered::OUTCOMES),
+            steers: new.counters(
+                "steers",
+                "Messages `steer`, by what became of them",
+                "outcome",
+                SteerAnswered::OUTCOMES,
+            ),
             takeovers: new.counter("takeovers", "Runs of dead instances that this one has ended"),
             panics: new.counter("panics", "Defects of sidestream that were caught"),
             registry: new.registry,
@@ -226,6 +242,22 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_page_of_metrics_lists_all_of_them_and_no_others() {
+        let text = Metrics::new().encode();
+        let mut there: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let page = include_str!("../../docs/metrics.md");
+        let mut listed: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `sidestream_")).collect();
+        for named in [&mut there, &mut listed] {
+            for line in named.iter_mut() {
+                let name = line.trim_start_matches("sidestream_").split([' ', '`', '{']).next().unwrap();
+                *line = name.trim_end_matches("_total").trim_end_matches("_info");
+            }
+            named.sort_unstable();
+        }
+        assert_eq!(there, listed);
     }
 
     #[test]

@@ -97,13 +97,38 @@ fn optional(out: &mut String, name: &str, value: Option<&str>) {
 
 /// The data verbatim where it is one JSON value, else as text.
 pub(super) fn payload(out: &mut String, data: &str) {
-    if serde_json::from_str::<&RawValue>(data).is_ok() {
+    if serde_json::from_str::<&RawValue>(data).is_ok() && is_shallow(data) {
         out.push_str(r#","json":"#);
         out.push_str(data);
     } else {
         out.push_str(r#","text":"#);
         quoted(out, data);
     }
+}
+
+/// Whether parsers that know a limit of depth read the data. Many stop at 128 levels, and a client that
+/// breaks on one event would break on every replay of it: deeper data travels as text.
+fn is_shallow(data: &str) -> bool {
+    const DEPTH: usize = 100;
+    if memchr::memchr2_iter(b'[', b'{', data.as_bytes()).take(DEPTH + 1).count() <= DEPTH {
+        return true;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in data.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH {
+            return false;
+        }
+    }
+    true
 }
 
 /// The members of an object that we wrote ourselves, in line with the frame's own.
@@ -143,6 +168,16 @@ mod tests {
         assert_eq!(frame(&event(r#"{"a": 1 }  "#)), expected);
         let expected = r#"{"type":"event","session":"s","offset":"5-2","run":"r","event":"delta","text":"[DONE]"}"#;
         assert_eq!(frame(&event("[DONE]")), expected);
+    }
+
+    #[test]
+    fn data_that_is_nested_too_deep_for_parsers_travels_as_text() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(frame(&event(&nested(100))).contains(r#""json":[["#));
+        assert!(frame(&event(&nested(5_000))).contains(r#""text":"[["#));
+        // Many values side by side, and brackets in strings, are not deep.
+        let wide = format!("[{}\"{}\"]", "[],".repeat(200), "[".repeat(200));
+        assert!(frame(&event(&wide)).contains(r#""json":[[],"#));
     }
 
     #[test]

@@ -105,6 +105,15 @@ pub struct QueuedItem {
 }
 
 impl Outcome {
+    /// The `outcome` of a `send` or a `steer`, which is one of a few words.
+    pub fn word(&self) -> Option<&'static str> {
+        match self {
+            Outcome::Sent { outcome, .. } => Some(outcome.as_str()),
+            Outcome::Steered { outcome, .. } => Some(outcome.as_str()),
+            Outcome::Cancelled(_) | Outcome::CancelledAhead | Outcome::Queue(_) | Outcome::At(_) => None,
+        }
+    }
+
     /// The outcome as a JSON object.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::json;

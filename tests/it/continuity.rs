@@ -371,3 +371,14 @@ async fn an_attach_tells_what_the_active_runs_are_doing() {
     let runs = stage.sidecar.connect().await.attach("s").await["runs"].clone();
     assert_eq!(runs[0]["state"], "active", "{runs}");
 }
+
+/// Nobody makes a session of that form by naming it, and a publication is no exception.
+#[tokio::test]
+async fn an_id_that_rules_derive_is_not_made_by_a_publication() {
+    let stage = Stage::on(Store::Embedded).await;
+    let mut phone = device(&stage.sidecar, "phone", &[]).await;
+    let refused = phone.ask(json!({"type": "publish", "session": "~made-up", "data": 1})).await;
+    assert_eq!((refused.kind(), &refused["code"]), ("error", &json!("not_found")), "{refused}");
+    let answer = stage.sidecar.get("/_sidestream/v1/sessions/~made-up").send().await;
+    assert_eq!(answer.problem().await, (404, "not_found".into()));
+}

@@ -269,10 +269,51 @@ async fn counters_say_what_became_of_the_streams() {
     run.upstream.event("1").await;
     run.upstream.end().await;
     run.caller.whole().await;
-    until("the run's counter", async || {
+    counted(&stage, "sidestream_runs_total{state=\"completed\"} 1").await;
+}
+
+/// Waits for a line of the metrics.
+async fn counted(stage: &Stage, line: &str) {
+    until(line, async || {
         let (metrics, _) = stage.sidecar.health("/metrics").await.whole().await;
         let text = String::from_utf8(metrics.to_vec()).unwrap();
-        text.contains("sidestream_runs_total{state=\"completed\"} 1").then_some(())
+        text.lines().any(|found| found == line).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn counters_say_what_became_of_the_requests() {
+    let mut stage = Stage::on(Store::Embedded).await;
+    let run = stage.run_in("s").await;
+    counted(&stage, "sidestream_requests_total{outcome=\"recorded\"} 1").await;
+    run.upstream.end().await;
+    assert_eq!(stage.sidecar.get("/_sidestream/v1/sessions/s").send().await.status, 200);
+    counted(&stage, "sidestream_requests_total{outcome=\"own\"} 1").await;
+    assert_eq!(stage.sidecar.get("/_sidestream/v1/sessions/nobody").send().await.status, 404);
+    counted(&stage, "sidestream_requests_total{outcome=\"refused\"} 1").await;
+    let url = stage.sidecar.url();
+    let (plain, ()) = tokio::join!(stage.sidecar.get("/plain").send(), async {
+        stage.agent.asked().await.json("{}").await;
+    });
+    assert_eq!(plain.status, 200, "{url}");
+    counted(&stage, "sidestream_requests_total{outcome=\"passed_through\"} 1").await;
+}
+
+#[tokio::test]
+async fn counters_say_what_became_of_what_clients_asked_for() {
+    let mut stage = Stage::on(Store::Embedded).await;
+    let mut run = stage.run_in("s").await;
+    let mut phone = stage.sidecar.connect_to("/chat").await;
+    phone.ask(serde_json::json!({"type": "send", "session": "s", "body": 1, "on_busy": "reject"})).await;
+    counted(&stage, "sidestream_sends_total{outcome=\"refused\"} 1").await;
+    phone.ask(serde_json::json!({"type": "send", "session": "s", "body": 1})).await;
+    counted(&stage, "sidestream_sends_total{outcome=\"queued\"} 1").await;
+    phone.ask(serde_json::json!({"type": "steer", "session": "s", "run": "active", "body": 1})).await;
+    counted(&stage, "sidestream_steers_total{outcome=\"queued\"} 1").await;
+    phone.ask(serde_json::json!({"type": "cancel", "session": "s", "run": run.id})).await;
+    run.upstream.closed_by_the_sidecar().await;
+    counted(&stage, "sidestream_cancels_total 1").await;
+    // What has waited is a run like any other.
+    counted(&stage, "sidestream_runs_total{state=\"started\"} 2").await;
 }

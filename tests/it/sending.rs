@@ -260,3 +260,35 @@ async fn a_sent_run_is_read_to_its_end_when_nobody_is_there() {
     let all = laptop.collect_until_terminal(run).await;
     assert_eq!(events_of(&all, run, "").len(), 10);
 }
+
+/// A backend resolves `..`: an allowed prefix would be a way to every route, with the credential that
+/// the operator has lent to queued runs of this one.
+#[tokio::test]
+async fn a_send_does_not_climb_out_of_the_routes_that_are_allowed() {
+    let routes = "[[route]]\nmatch = \"* /agents/*\"\n[[route]]\nmatch = \"* /*\"\nsend = false\n";
+    let stage = Stage::with(Store::Embedded, routes).await;
+    let mut phone = stage.sidecar.connect().await;
+    for path in ["/agents/../admin", "/agents/%2E%2e/admin", "/agents/x%2f..%2F..%2fadmin", "/agents/./x"] {
+        let refused = phone.ask(send("s", json!({"path": path}))).await;
+        assert_eq!((refused.kind(), &refused["code"]), ("error", &json!("bad_request")), "{path}: {refused}");
+    }
+    let refused = phone.ask(send("s", json!({"path": "/admin"}))).await;
+    assert_eq!(refused["code"], "forbidden", "{refused}");
+    assert_eq!(stage.agent.count(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_object_is_told_so_in_the_words_of_the_protocol() {
+    let stage = Stage::on(Store::Embedded).await;
+    for body in ["[]", "7", r#"["s", 1]"#, ""] {
+        let ask = stage.sidecar.post("/_sidestream/v1/sessions/s/runs").header("content-type", "application/json");
+        let refused = ask.body(body).send().await;
+        assert_eq!(refused.status, 400, "{body}");
+        let problem = refused.json().await;
+        assert_eq!(problem["detail"], "this is not a JSON object", "{body}");
+    }
+    let mut phone = stage.sidecar.connect().await;
+    phone.send("[]").await;
+    let refused = phone.expect("error").await;
+    assert_eq!(refused["message"], "a message is one JSON object with a `type`: this is not a JSON object");
+}

@@ -110,27 +110,78 @@ async fn a_steer_that_is_not_possible_says_why() {
     assert_eq!(steer(&mut phone, "nobody", json!(1)).await["code"], "not_found");
 }
 
-/// The symptom: a phone that repeated its steer ended the run that the first one had begun.
+async fn steer_with_key(device: &mut WebSocket, key: &str, body: Value) -> Message {
+    device.ask(json!({"type": "steer", "session": "s", "run": "active", "body": body, "key": key})).await
+}
+
+/// The repeat's `active` is the run that the first one began, and that run is what the user wants.
 #[tokio::test]
-async fn an_interrupting_steer_that_comes_again_with_its_key_joins_the_run_that_it_began() {
-    let mut stage = Stage::with(Store::Embedded, &route("interrupt")).await;
+async fn a_repeated_interrupting_steer_does_not_cancel_the_run_that_it_began() {
+    let mut stage = Stage::with(Store::Redis, &route("interrupt")).await;
+    let other = stage.another_sidecar_with(&route("interrupt")).await;
     let mut run = stage.run_in("s").await;
-    let mut phone = stage.sidecar.connect().await;
+    let (mut phone, mut again) = (stage.sidecar.connect().await, other.connect().await);
     phone.attach("s").await;
-    let steer = |run: &str| json!({"type": "steer", "session": "s", "run": run, "body": 2, "key": "k"});
-    let first = phone.ask(steer("active")).await;
+    let first = steer_with_key(&mut phone, "k", json!(1)).await;
     assert_eq!(first["outcome"], "interrupted", "{first}");
     run.upstream.closed_by_the_sidecar().await;
     let mut next = stage.agent.asked().await;
     next.sse().await;
-    for named in ["active", &run.id] {
-        let again = phone.ask(steer(named)).await;
-        assert_eq!((&again["outcome"], &again["run"]), (&json!("interrupted"), &first["run"]), "{again}");
-    }
+    let repeat = steer_with_key(&mut again, "k", json!(1)).await;
+    assert_eq!((&repeat["outcome"], &repeat["run"]), (&json!("interrupted"), &first["run"]), "{repeat}");
+    next.event(1).await;
     next.end().await;
-    let all = phone.collect_until_terminal(first["run"].as_str().unwrap()).await;
-    assert_eq!(terminal_of(&all, first["run"].as_str().unwrap())["state"], "completed");
+    let begun = first["run"].as_str().unwrap();
+    let all = phone.collect_until_terminal(begun).await;
+    assert_eq!(terminal_of(&all, begun)["state"], "completed");
+    // Nothing is active any more, and the answer is the same.
+    let late = steer_with_key(&mut again, "k", json!(1)).await;
+    assert_eq!((&late["outcome"], &late["run"]), (&json!("interrupted"), &first["run"]), "{late}");
+    assert_eq!(steer_with_key(&mut again, "k", json!(2)).await["code"], "conflict");
+    let named = again.ask(json!({"type": "steer", "session": "s", "run": begun, "body": 1, "key": "k"})).await;
+    assert_eq!(named["code"], "conflict", "of another run: {named}");
     assert_eq!(stage.agent.count(), 2);
+}
+
+#[tokio::test]
+async fn a_repeated_forwarded_steer_is_told_to_the_upstream_once() {
+    let mut stage = Stage::with(Store::Redis, &route(FORWARD)).await;
+    let other = stage.another_sidecar_with(&route(FORWARD)).await;
+    let mut run = stage.run_in("s").await;
+    run.upstream.event(r#"{"run_id":"7"}"#).await;
+    let (mut phone, mut again) = (stage.sidecar.connect().await, other.connect().await);
+    phone.attach("s").await;
+    while phone.entry().await.kind() != "event" {}
+    let told = async { stage.agent.asked().await.json("{}").await };
+    let (first, ()) = tokio::join!(steer_with_key(&mut phone, "k", json!(1)), told);
+    assert_eq!(first["outcome"], "forwarded", "{first}");
+    let asked = stage.agent.count();
+    let repeat = steer_with_key(&mut again, "k", json!(1)).await;
+    assert_eq!((&repeat["outcome"], &repeat["receipt"]), (&json!("forwarded"), &first["receipt"]), "{repeat}");
+    run.upstream.end().await;
+    phone.collect_until_terminal(&run.id).await;
+    let late = steer_with_key(&mut again, "k", json!(1)).await;
+    assert_eq!((&late["outcome"], &late["receipt"]), (&json!("forwarded"), &first["receipt"]), "{late}");
+    assert_eq!(steer_with_key(&mut again, "k", json!(2)).await["code"], "conflict");
+    assert_eq!(stage.agent.count(), asked);
+}
+
+/// A key that was refused for want of a run is not used up.
+#[tokio::test]
+async fn a_steer_that_came_too_early_can_be_repeated_with_its_key() {
+    let mut stage = Stage::with(Store::Embedded, &route("queue")).await;
+    let mut phone = stage.sidecar.connect().await;
+    stage.run_in("s").await.upstream.end().await;
+    phone.attach("s").await;
+    while phone.entry().await["state"] != "completed" {}
+    assert_eq!(steer_with_key(&mut phone, "k", json!(1)).await["code"], "conflict");
+    let run = stage.run_in("s").await;
+    assert_eq!(steer_with_key(&mut phone, "k", json!(2)).await["outcome"], "queued");
+    run.upstream.end().await;
+    let mut next = stage.agent.asked().await;
+    assert_eq!(next.body, b"2");
+    next.sse().await;
+    next.end().await;
 }
 
 #[tokio::test]

@@ -47,9 +47,7 @@ pub(super) async fn write(
     if *gateway.log.health().borrow() != StoreHealth::Up {
         return Err(Problem::new(Code::StoreUnavailable, "the store does not answer; nothing was stored"));
     }
-    if session.as_str().starts_with('~') {
-        known(gateway, &session).await?;
-    }
+    known(gateway, &session).await?;
     if form == Form::Stream && said.run.is_none() && said.producer.is_none() {
         return recorded::record(gateway, session, said, head.uri.path(), body).await;
     }
@@ -75,7 +73,10 @@ pub(super) async fn write(
 }
 
 /// An id that rules derive names a session only where a rule has made it.
-async fn known(gateway: &Gateway, session: &SessionId) -> Result<(), Problem> {
+pub(super) async fn known(gateway: &Gateway, session: &SessionId) -> Result<(), Problem> {
+    if !session.as_str().starts_with('~') {
+        return Ok(());
+    }
     match gateway.log.bounds(session).await.map_err(unavailable)? {
         Bounds::Live(_) => Ok(()),
         _ => {

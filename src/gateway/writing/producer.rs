@@ -214,7 +214,7 @@ impl Writing {
             Err(error) => {
                 let detail = "the store does not answer: whether the `unconfirmed` events after those that are stored \
                               came in is unknown; with Producer headers the same request may be sent again";
-                tracing::warn!(session = %self.progress.session, %error, "a write was given up: the store does not answer");
+                tracing::warn!(session = %self.progress.session, detail = error.detail, "a write was given up: the store does not answer");
                 Err(Problem::new(Code::StoreUnavailable, detail).with("unconfirmed", count))
             }
         }

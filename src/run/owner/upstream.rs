@@ -171,7 +171,7 @@ impl Owner {
         }
         self.state(RunState::Ended(end.state), &details.to_string());
         if let Some(call) = self.spec.on_cancel.take().filter(|_| end.state == Terminal::Cancelled) {
-            self.runs.tell_cancelled(call, self.found.values(), &self.spec.run);
+            self.runs.tell_cancelled(call, self.found.values(), &self.spec.session, &self.spec.run);
         }
         let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
         let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());

@@ -1,6 +1,7 @@
 //! The facts: one struct per thing that an operator can observe. Fields are ids, sizes, durations
 //! and reasons; see the rule of `telemetry` about what they must never be.
 
+mod control;
 mod log;
 mod request;
 mod run;
@@ -8,6 +9,7 @@ mod writing;
 
 use super::metrics::Metrics;
 
+pub use control::*;
 pub use log::*;
 pub use request::*;
 pub use run::*;

@@ -6,19 +6,22 @@ use super::Fact;
 use crate::session::{InstanceId, RunId, RunState, SessionId, Terminal};
 use crate::telemetry::metrics::Metrics;
 
-/// The upstream answered with a stream that is recorded.
+/// A run is in the log: the upstream has answered with a stream, or is about to be called.
 #[derive(Clone, Copy, Debug)]
 pub struct RunStarted<'a> {
     /// Where it is recorded.
     pub session: &'a SessionId,
     /// Its id.
     pub run: &'a RunId,
+    /// Whether it has waited in the session's queue.
+    pub queued: bool,
 }
 
 impl Fact for RunStarted<'_> {
     fn emit(self, metrics: &Metrics) {
         count_run(metrics, RunState::Started);
-        tracing::info!(session = %self.session, run = %self.run, "run started");
+        let what = if self.queued { "queued run started" } else { "run started" };
+        tracing::info!(session = %self.session, run = %self.run, "{what}");
     }
 }
 
@@ -87,22 +90,6 @@ impl Fact for RunEnded<'_> {
                 tracing::info!(%session, %run, state, reason, events, took_ms, "run ended");
             }
         }
-    }
-}
-
-/// A client asks for the end of runs.
-#[derive(Clone, Copy, Debug)]
-pub struct CancelAsked<'a> {
-    /// Where.
-    pub session: &'a SessionId,
-    /// The client's name.
-    pub client: &'a str,
-}
-
-impl Fact for CancelAsked<'_> {
-    fn emit(self, metrics: &Metrics) {
-        metrics.count.cancels.inc();
-        tracing::info!(session = %self.session, client = self.client, "a client asks for the end of runs");
     }
 }
 

@@ -10,6 +10,10 @@ pub(super) type Field<T> = Result<T, (Code, String)>;
 
 /// The fields of a message, unknown ones ignored.
 pub(super) fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Field<T> {
+    // Arrays would do as well for serde.
+    if !text.trim_start().starts_with('{') {
+        return Err(wrong("this is not a JSON object"));
+    }
     serde_json::from_str(text).map_err(|error| wrong(error.to_string()))
 }
 

@@ -86,9 +86,9 @@ struct RawSession {
 impl ClientMessage {
     /// Reads one text frame. Unknown fields are ignored.
     pub fn parse(text: &str) -> Result<(Self, Option<Reference>), Rejected> {
-        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| Rejected {
+        let envelope: Envelope<'_> = fields(text).map_err(|(code, error)| Rejected {
             reference: None,
-            code: Code::BadMessage,
+            code,
             message: format!("a message is one JSON object with a `type`: {error}"),
         })?;
         let reference = envelope.reference.map(read_reference).transpose()?;
