@@ -14,7 +14,14 @@ use super::store_url::StoreUrl;
 
 /// What is wrong with values that are fine one by one.
 pub(super) fn together(config: &Config) -> Vec<Problem> {
-    let rules = [listen_twice(config), http2(config), limits(config), store(config), sent_headers(config)];
+    let rules = [
+        listen_twice(config),
+        http2(config),
+        limits(config),
+        store(config),
+        sent_headers(config),
+        lent_credential(config),
+    ];
     let wrong = rules.into_iter().flatten().chain(open_listeners(config));
     wrong.map(Problem::overall).collect()
 }
@@ -75,6 +82,19 @@ fn public(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr, &'
         .filter(|(_, address, _)| !address.ip().to_canonical().is_loopback())
 }
 
+/// Without authentication nobody knows who sends, and a queued run goes out with the route's own credential.
+fn lent_credential(config: &Config) -> Option<String> {
+    let lends = config.routes.iter().find(|route| route.credential.is_some())?;
+    let open = config.auth.mode == AuthMode::None && !config.listen.ip().to_canonical().is_loopback();
+    open.then(|| {
+        format!(
+            "[[route]] `{}` has a `credential`, and other machines reach --listen {} without authentication: whoever does could have \
+             requests made with it; listen on 127.0.0.1, or remove it",
+            lends.pattern, config.listen
+        )
+    })
+}
+
 fn open_listeners(config: &Config) -> Vec<String> {
     if config.auth.mode != AuthMode::None || config.allow_open {
         return Vec::new();
@@ -133,7 +153,7 @@ fn store(config: &Config) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EventValue;
+    use crate::config::{Credential, EventValue};
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::new(http::Uri::from_static("http://127.0.0.1:8000"));
@@ -214,6 +234,26 @@ mod tests {
             c.store.ca_file = Some("/does/not/exist".into());
         };
         assert_refused(missing, &["store.ca_file", "cannot read"]);
+    }
+
+    #[test]
+    fn a_credential_is_not_lent_to_whoever_reaches_the_listener() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "Bearer x").unwrap();
+        let lends = |config: &mut Config| {
+            let mut route = Route::unnamed();
+            route.credential = Credential::parse(&format!("file:{}", file.path().display())).ok();
+            config.routes.push(route);
+        };
+        assert!(together(&config(lends)).is_empty());
+        assert_refused(
+            |config| {
+                lends(config);
+                config.allow_open = true;
+                config.listen = ([0, 0, 0, 0], 8787).into();
+            },
+            &["credential", "--listen"],
+        );
     }
 
     #[test]

@@ -236,7 +236,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
     "values", values, ListOf<ValueOfEvents>,
         "What `cancel` and `steer` need of a run's events: `NAME=json:/pointer` into their data; the first event that has it counts.";
     "credential", credential, Unset<CredentialPlace>,
-        "The value of `Authorization` for runs that waited in the queue: their client may be gone, and its own credentials are never stored. Whoever may `send` to the route acts with it, whatever credentials of its own it has: set it only where the network in front decides who that is. Without it a client with credentials cannot queue.", example: "\"env:AGENT_AUTHORIZATION\"";
+        "The value of `Authorization` for runs that waited in the queue: their client may be gone, and its own credentials are never stored. Whoever may `send` to the route acts with it, whatever credentials of its own it has: set it only where the network in front decides who that is. Without it a client with credentials cannot queue. Not for a listener that other machines reach without authentication.", example: "\"env:AGENT_AUTHORIZATION\"";
     "on_disconnect", on_disconnect, OneOf<crate::config::OnDisconnect>,
         "What it means that a run's caller has left before the end: nothing (`continue`), or that the run is to end (`cancel`), for clients whose only way to stop an answer is to close the connection. Subscribers of the session are not callers; who comes back with `Last-Event-ID` or the same `Idempotency-Key` is.";
     "grace", grace, Delay,

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::control::{Client, Control};
 use crate::gateway::document::document;
+use crate::gateway::handshake::check_origin;
 use crate::gateway::{Caller, Gateway};
 use crate::server::{Body, Peer, Problem};
 use crate::session::SessionId;
@@ -40,6 +41,8 @@ pub(super) async fn cancel(
     session: SessionId,
     run: &str,
 ) -> Result<Response<Body>, Problem> {
+    // It has no body, so that a browser would send it for any page without asking first.
+    check_origin(gateway, request.headers())?;
     let client = client(gateway, request, peer)?;
     end(gateway, client, Cancel { session, target: Target::Run(run_name(run)?) }).await
 }

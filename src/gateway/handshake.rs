@@ -75,7 +75,7 @@ fn handshake_key(request: &Request<Incoming>) -> Result<HeaderValue, Problem> {
 
 /// A page of another origin may not read sessions through its visitor's browser: it is the browser
 /// that can reach us, not the page.
-fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_origin(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let listed = gateway.cors_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes());
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);

@@ -70,6 +70,17 @@ async fn a_stop_over_http_answers_with_what_became_of_it() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_origin_stops_nothing() {
+    let mut stage = Stage::on(Store::Embedded).await;
+    let mut run = stage.run_in("s").await;
+    let cancel = stage.sidecar.post("/_sidestream/v1/sessions/s/runs/active/cancel");
+    let refused = cancel.header("origin", "https://evil.example").send().await;
+    assert_eq!(refused.problem().await, (403, "forbidden".into()));
+    run.upstream.event("1").await;
+    run.caller.arrives("data: 1\n\n").await;
+}
+
+#[tokio::test]
 async fn a_cancel_is_idempotent_and_says_what_it_found() {
     let mut stage = Stage::on(Store::Embedded).await;
     let mut phone = stage.sidecar.connect().await;

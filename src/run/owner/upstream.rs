@@ -1,5 +1,7 @@
 //! What the upstream says: bytes, events, silence, the end.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::json;
@@ -31,8 +33,9 @@ impl Owner {
                 self.heard = Instant::now();
                 self.bytes += data.len() as u64;
                 self.speaks();
+                let crowded = self.runs.pending.load(Ordering::Acquire) >= self.runs.settings.pending_bytes;
                 if let Some(whole) = &mut self.whole {
-                    whole.add(&data);
+                    whole.add(&data, crowded);
                     return None;
                 }
                 self.decoder.feed(&data);

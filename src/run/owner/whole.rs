@@ -26,10 +26,14 @@ impl Whole {
         Whole { kept: BytesMut::new(), cap, hash: Sha256::new(), bytes: 0 }
     }
 
-    pub(super) fn add(&mut self, data: &Bytes) {
+    /// Takes what has come. Where it is too much, or `crowded` says that the runs of this instance hold as
+    /// much as they may, only its digest will be kept.
+    pub(super) fn add(&mut self, data: &Bytes, crowded: bool) {
         self.hash.update(data);
         self.bytes += data.len() as u64;
-        if self.kept.len() + data.len() <= self.cap {
+        if crowded || self.kept.len() + data.len() > self.cap {
+            (self.kept, self.cap) = (BytesMut::new(), 0);
+        } else {
             self.kept.extend_from_slice(data);
         }
     }
