@@ -14,7 +14,7 @@ use crate::run::StartQueued;
 use crate::server::Problem;
 use crate::session::SessionId;
 use crate::telemetry::{Fact, RunStarted};
-use crate::wire::{Outcome, QueuedItem};
+use crate::wire::{CancelledRun, Outcome, QueuedItem};
 
 impl Control {
     /// What waits in a session, first come first.
@@ -38,6 +38,16 @@ impl Control {
             }
         };
         Ok(Outcome::Queue(waiting.into_iter().map(item).collect()))
+    }
+
+    /// Takes the run with this key out of the queue, for good. One that has begun is left alone.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn withdraw(&self, session: &SessionId, key: &str) -> Result<Outcome, Problem> {
+        let withdrawn = self.log.withdraw(session, key).await.map_err(|error| unavailable(&error))?;
+        let shown = |run| CancelledRun { run, outcome: "withdrawn", offset: None, upstream: None };
+        Ok(Outcome::Cancelled(withdrawn.into_iter().map(shown).collect()))
     }
 }
 

@@ -56,9 +56,7 @@ async fn route(
             run_stream::stream_of(gateway, &id(session)?, run, &uri).await
         }
         ("GET", ["v1", "sessions", session, "queue"]) => control::queue(gateway, &id(session)?).await,
-        ("DELETE", ["v1", "sessions", session, "queue", key]) => {
-            control::withdraw(gateway, &request, peer, id(session)?, key).await
-        }
+        ("DELETE", ["v1", "sessions", session, "queue", key]) => control::withdraw(gateway, &id(session)?, key).await,
         ("POST", ["v1", "sessions", session, "runs"]) => control::send(gateway, id(session)?, request, peer).await,
         ("POST", ["v1", "sessions", session, "runs", run, "cancel"]) => {
             control::cancel(gateway, &request, peer, id(session)?, run).await

@@ -47,18 +47,11 @@ pub(super) async fn cancel(
     end(gateway, client, Cancel { session, target: Target::Run(run_name(run)?) }).await
 }
 
-/// `DELETE /sessions/{s}/queue/{key}`: as `cancel` with the key of a `send`.
-pub(super) async fn withdraw(
-    gateway: &Arc<Gateway>,
-    request: &Request<Incoming>,
-    peer: Peer,
-    session: SessionId,
-    key: &str,
-) -> Result<Response<Body>, Problem> {
-    let client = client(gateway, request, peer)?;
+/// `DELETE /sessions/{s}/queue/{key}`: takes what waits out of the queue; `404` where it does not wait.
+pub(super) async fn withdraw(gateway: &Gateway, session: &SessionId, key: &str) -> Result<Response<Body>, Problem> {
     let key = percent_decode_str(key).decode_utf8();
     let key = key.map_err(|_| Problem::new(Code::BadRequest, "the key is not UTF-8"))?;
-    end(gateway, client, Cancel { session, target: Target::Key(key.as_ref().into()) }).await
+    Ok(ended(&gateway.control.withdraw(session, &key).await?))
 }
 
 /// `POST /sessions/{s}/runs/{run|active}/steer`.
@@ -84,9 +77,12 @@ pub(super) async fn queue(gateway: &Gateway, session: &SessionId) -> Result<Resp
 
 async fn end(gateway: &Gateway, client: Client, cancel: Cancel) -> Result<Response<Body>, Problem> {
     let work = |control: Arc<Control>, client| async move { control.cancel(&client, cancel).await };
-    let outcome = undisturbed(gateway, client, work).await?;
+    Ok(ended(&undisturbed(gateway, client, work).await?))
+}
+
+fn ended(outcome: &Outcome) -> Response<Body> {
     let found = outcome.to_json()["outcome"] != "not_found";
-    Ok(answer(&outcome, if found { StatusCode::OK } else { StatusCode::NOT_FOUND }))
+    answer(outcome, if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
 }
 
 /// Comes to its end even if the client leaves.

@@ -112,6 +112,10 @@ async fn what_waits_is_listed_and_withdrawn_over_http() {
     assert_eq!(list["items"][0]["key"], "k/2");
     let withdrawn = stage.sidecar.delete("/_sidestream/v1/sessions/s/queue/k%2F2").send().await;
     assert_eq!(withdrawn.status, 200);
+    let begun = send(&mut phone, json!(3), json!({"key": "k3", "on_busy": "parallel"})).await;
+    assert_eq!(begun["outcome"], "started");
+    let not_waiting = stage.sidecar.delete("/_sidestream/v1/sessions/s/queue/k3").send().await;
+    assert_eq!(not_waiting.status, 404, "what has begun is not withdrawn");
     assert!(queue(&mut phone).await.is_empty());
 }
 
