@@ -2,7 +2,7 @@
 
 use bytestring::ByteString;
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 
 use crate::server::Peer;
@@ -65,7 +65,9 @@ pub(super) fn fields(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for name in names {
         for value in headers.get_all(name) {
-            let mut value = value.clone();
+            // A copy: the value is a slice of the buffer that the request was read into, and would keep all of it for as long
+            // as the client is connected.
+            let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) else { continue };
             value.set_sensitive(name == AUTHORIZATION);
             kept.append(name, value);
         }
