@@ -31,6 +31,8 @@ pub struct Calls {
     pub cancel: Option<SideCall>,
     /// To steer a run.
     pub steer: Option<SideCall>,
+    /// What they need of the run's events: names, and JSON pointers into their data.
+    pub values: Vec<(String, String)>,
 }
 
 impl Calls {
@@ -54,7 +56,8 @@ impl Calls {
             SteerPolicy::Forward(template) => Some(call(template)),
             SteerPolicy::Interrupt | SteerPolicy::Queue | SteerPolicy::Reject => None,
         };
-        Calls { cancel: route.cancel.as_ref().map(call), steer }
+        let values = route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect();
+        Calls { cancel: route.cancel.as_ref().map(call), steer, values }
     }
 }
 

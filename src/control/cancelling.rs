@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use tokio::time::{Instant, sleep};
 
-use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN, unavailable};
+use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
 use crate::control::{Client, Control};
 use crate::log::{CancelOutcome, CancelRequest, CancelTarget, Cancelled};
 use crate::server::Problem;
@@ -36,7 +36,7 @@ impl Control {
     pub async fn end_all(&self, session: &SessionId) -> Result<(), Problem> {
         let by = r#"{"reason":"erased"}"#.into();
         let request = CancelRequest { session: session.clone(), target: CancelTarget::Active, by };
-        let cancelled = self.log.cancel(request.clone()).await.map_err(|error| unavailable(&error))?;
+        let cancelled = self.log.cancel(request.clone()).await.map_err(Problem::store_unavailable)?;
         if let Cancelled::Runs(outcomes) = cancelled {
             self.tell_own(outcomes.iter().map(|(run, _)| run), &request.by);
         }
@@ -68,7 +68,7 @@ impl Control {
             match self.log.cancel(request.clone()).await {
                 Ok(cancelled) => break cancelled,
                 Err(_) if Instant::now() + ASK_AGAIN < deadline => sleep(ASK_AGAIN).await,
-                Err(error) => return Err(unavailable(&error)),
+                Err(error) => return Err(Problem::store_unavailable(error)),
             }
         };
         let Cancelled::Runs(outcomes) = cancelled else { return Ok(None) };
@@ -78,7 +78,7 @@ impl Control {
             .map(|(run, _)| run.clone())
             .collect();
         self.tell_own(asked.iter(), &request.by);
-        let ended = self.settle(session, asked, deadline).await.map_err(|error| unavailable(&error))?;
+        let ended = self.settle(session, asked, deadline).await.map_err(Problem::store_unavailable)?;
         outcomes
             .into_iter()
             .map(|(run, outcome)| {

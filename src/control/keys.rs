@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN, unavailable};
+use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
 use crate::control::{Client, Control};
 use crate::log::{CancelOutcome, CancelRequest, CancelTarget, Cancelled, Claim, Log, Opened, Unavailable};
 use crate::server::Problem;
@@ -55,7 +55,7 @@ impl Control {
             match self.log.claim(&mine.name, mine.value()).await {
                 Ok(claim) => break claim,
                 Err(_) if Instant::now() + ASK_AGAIN < deadline => sleep(ASK_AGAIN).await,
-                Err(error) => return Err(unavailable(&error)),
+                Err(error) => return Err(Problem::store_unavailable(error)),
             }
         };
         // An answer that was lost on its way looks as if somebody else had been first.
@@ -77,13 +77,13 @@ impl Control {
             interrupted: Vec::new(),
         };
         let joined = || async {
-            let info = self.log.run(session, run).await.map_err(|error| unavailable(&error))?;
+            let info = self.log.run(session, run).await.map_err(Problem::store_unavailable)?;
             Ok::<_, Problem>(info.map(|info| sent(Some(info.started), Sent::Joined)))
         };
         if let Some(joined) = joined().await? {
             return Ok(Some(joined));
         }
-        let waiting = self.log.queue(session).await.map_err(|error| unavailable(&error))?;
+        let waiting = self.log.queue(session).await.map_err(Problem::store_unavailable)?;
         match waiting.iter().find(|queued| queued.run == *run) {
             Some(queued) => Ok(Some(sent(None, Sent::Queued(queued.position)))),
             // It may have left the queue since it was looked for among the runs.
@@ -110,7 +110,7 @@ impl Control {
     ) -> Result<bool, Problem> {
         let request =
             CancelRequest { session: session.clone(), target: CancelTarget::Run(run.clone()), by: client.by() };
-        let cancelled = self.log.cancel(request).await.map_err(|error| unavailable(&error))?;
+        let cancelled = self.log.cancel(request).await.map_err(Problem::store_unavailable)?;
         Ok(matches!(cancelled, Cancelled::Runs(runs) if matches!(runs[..], [(_, CancelOutcome::Withdrawn)])))
     }
 }

@@ -7,7 +7,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::control::Control;
 use crate::control::request::{Sendable, service};
-use crate::control::root::unavailable;
 use crate::control::sending::{Begin, LEAVING};
 use crate::log::{OnBusy, Opened, QueuedRun, START_WITHIN, ToStart};
 use crate::run::StartQueued;
@@ -22,7 +21,7 @@ impl Control {
     /// # Errors
     /// The store is away.
     pub async fn queue(&self, session: &SessionId) -> Result<Outcome, Problem> {
-        let waiting = self.log.queue(session).await.map_err(|error| unavailable(&error))?;
+        let waiting = self.log.queue(session).await.map_err(Problem::store_unavailable)?;
         let item = |queued: QueuedRun| {
             let input = Sendable::of_item(&queued.item).and_then(|(sendable, _)| {
                 let route = self.routes.of(&sendable.method, sendable.path());
@@ -45,7 +44,7 @@ impl Control {
     /// # Errors
     /// The store is away.
     pub async fn withdraw(&self, session: &SessionId, key: &str) -> Result<Outcome, Problem> {
-        let withdrawn = self.log.withdraw(session, key).await.map_err(|error| unavailable(&error))?;
+        let withdrawn = self.log.withdraw(session, key).await.map_err(Problem::store_unavailable)?;
         let shown = |run| CancelledRun { run, outcome: "withdrawn", offset: None, upstream: None };
         Ok(Outcome::Cancelled(withdrawn.into_iter().map(shown).collect()))
     }

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use crate::config::{Config, Routes, SendSettings};
 use crate::hub::Hub;
-use crate::log::{Log, QueueLimits, Unavailable};
+use crate::log::{Log, QueueLimits};
 use crate::proxy::Passthrough;
 use crate::run::Runs;
-use crate::server::Problem;
 use crate::telemetry::Metrics;
-use crate::wire::Code;
 
 /// How long a client waits for the answer to a control message: longer than it takes until the runs
 /// of a dead instance are taken over.
@@ -62,8 +60,4 @@ impl Control {
             metrics,
         })
     }
-}
-
-pub(super) fn unavailable(error: &Unavailable) -> Problem {
-    Problem::new(Code::StoreUnavailable, error.to_string())
 }

@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::Route;
 use crate::control::keys::{Key, never_mind};
 use crate::control::request::Sendable;
-use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN, unavailable};
+use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
 use crate::control::{Calls, Client, Control, calling};
 use crate::log::{Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
 use crate::run::{RunSpec, Started, Tagging};
-use crate::server::Problem;
+use crate::server::{Problem, own_path};
 use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject};
 use crate::telemetry::{Fact, RunStarted, SendAnswered};
 use crate::wire::{Code, Outcome, SendRun, Sent};
@@ -69,7 +69,7 @@ impl Control {
         let sendable = Sendable::new(&send, client, &self.send)?;
         let route = self.route(&sendable)?;
         if let StoreHealth::Down { reason } = &*self.log.health().borrow() {
-            return Err(unavailable(&Unavailable::new(reason.clone())));
+            return Err(Problem::store_unavailable(Unavailable::new(reason.clone())));
         }
         let deadline = Instant::now() + ANSWER_WITHIN;
         loop {
@@ -174,7 +174,7 @@ impl Control {
             route: waited_on.clone().unwrap_or_else(|| route.pattern.to_string().into()),
             on_busy,
             subject: subject.clone(),
-            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            values: calls.values,
             on_cancel: calls.cancel,
             steer: calls.steer,
             ids: Tagging::Off,
@@ -256,7 +256,7 @@ impl Control {
             }
             Opened::Closed(Closed::Unknown) => {
                 if let Some(key) = &begin.claimed {
-                    key.free(&*self.log).await.map_err(|error| unavailable(&error))?;
+                    key.free(&*self.log).await.map_err(Problem::store_unavailable)?;
                 }
                 return Ok(None);
             }
@@ -302,7 +302,7 @@ impl Control {
     /// The route of a request that a client may make.
     fn route(&self, sendable: &Sendable) -> Result<Arc<Route>, Problem> {
         let (method, path) = (&sendable.method, sendable.path());
-        let own = path.strip_prefix(&*self.limits.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let own = own_path(&self.limits.prefix, path).is_some();
         let route = self.routes.of(method, path);
         if own || !self.routes.may_send(route, method, path) {
             let detail = format!(
@@ -317,7 +317,7 @@ impl Control {
     /// for nobody makes one by naming it.
     async fn writable<'s>(&self, session: &'s SessionId) -> Result<&'s SessionId, Problem> {
         let derived = session.as_str().starts_with('~');
-        if derived && !matches!(self.log.bounds(session).await.map_err(|error| unavailable(&error))?, Bounds::Live(_)) {
+        if derived && !matches!(self.log.bounds(session).await.map_err(Problem::store_unavailable)?, Bounds::Live(_)) {
             return Err(Problem::new(
                 Code::NotFound,
                 "there is no such session, and an id with `~` is made by the server alone",

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::SteerPolicy;
 use crate::control::request::sha256;
-use crate::control::root::{ANSWER_WITHIN, unavailable};
+use crate::control::root::ANSWER_WITHIN;
 use crate::control::{Client, Control};
 use crate::hub::Delivery;
 use crate::log::{Bounds, Command, RunInfo, SteerOrder};
@@ -34,7 +34,7 @@ impl Control {
 
     async fn given(&self, client: &Client, steer: Steer) -> Result<Outcome, Problem> {
         let (info, repeated) = self.aimed(&steer).await?;
-        let head = self.log.entry(&steer.session, info.started).await.map_err(|error| unavailable(&error))?;
+        let head = self.log.entry(&steer.session, info.started).await.map_err(Problem::store_unavailable)?;
         let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
         let method = head.method.parse().unwrap_or(Method::POST);
         let policy = self.routes.of(&method, &head.path).steer.clone();
@@ -85,7 +85,7 @@ impl Control {
         let key = self.claim(name, &steer.session, &run, digest, &nonce).await?;
         match found {
             found if key.is_taken => {
-                let first = self.log.run(&key.session, &key.run).await.map_err(|error| unavailable(&error))?;
+                let first = self.log.run(&key.session, &key.run).await.map_err(Problem::store_unavailable)?;
                 first.map_or(found, Ok).map(|info| (info, true))
             }
             Ok(info) => Ok((info, false)),
@@ -102,7 +102,7 @@ impl Control {
         let session = &steer.session;
         match &steer.run {
             RunName::Id(run) => {
-                let info = self.log.run(session, run).await.map_err(|error| unavailable(&error))?;
+                let info = self.log.run(session, run).await.map_err(Problem::store_unavailable)?;
                 let info = info.ok_or_else(|| Problem::new(Code::NotFound, "there is no such run in this session"))?;
                 match info.ended {
                     None => Ok(info),
@@ -113,7 +113,7 @@ impl Control {
                 }
             }
             RunName::Active => {
-                let active = match self.log.bounds(session).await.map_err(|error| unavailable(&error))? {
+                let active = match self.log.bounds(session).await.map_err(Problem::store_unavailable)? {
                     Bounds::Live(bounds) => bounds.active,
                     Bounds::Expired { .. } => Vec::new(),
                     Bounds::Erased | Bounds::NotFound => {
@@ -137,7 +137,7 @@ impl Control {
         let (session, run) = (steer.session, info.run);
         let after = if repeated { After::Offset(info.started) } else { After::End };
         let subscription = self.hub.subscribe(&session, after, false).await;
-        let mut cursor = subscription.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?.cursor;
+        let mut cursor = subscription.map_err(Problem::store_unavailable)?.cursor;
         let receipt = match &steer.key {
             Some(key) => sha256(&format!("{run}\n{key}"))[..32].to_owned(),
             None => format!("{:032x}", crate::random::u128()),
@@ -150,7 +150,7 @@ impl Control {
             body: steer.body,
         };
         let heard = match info.ended {
-            None => self.log.command(&info.owner, Command::Steer(order)).await.map_err(|error| unavailable(&error))?,
+            None => self.log.command(&info.owner, Command::Steer(order)).await.map_err(Problem::store_unavailable)?,
             Some(_) => false,
         };
         if !heard && !repeated {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::gateway::document::document;
 use crate::gateway::{Gateway, control, listing, run_stream, sse, writing};
-use crate::log::{Bounds, Unavailable};
+use crate::log::Bounds;
 use crate::server::{Body, Peer, Problem, empty};
 use crate::session::{RunId, SessionId};
 use crate::wire::Code;
@@ -91,7 +91,7 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
 
 /// `GET /sessions/{s}`.
 async fn describe(gateway: &Gateway, session: &SessionId) -> Result<Response<Body>, Problem> {
-    let bounds = match gateway.log.bounds(session).await.map_err(unavailable)? {
+    let bounds = match gateway.log.bounds(session).await.map_err(Problem::store_unavailable)? {
         Bounds::Live(bounds) => bounds,
         Bounds::Expired { last } => {
             return Err(Problem::new(Code::Gone, "the session has expired").with("to", last.to_string()));
@@ -120,7 +120,7 @@ async fn describe(gateway: &Gateway, session: &SessionId) -> Result<Response<Bod
 /// `DELETE /sessions/{s}`. Its active runs are told to end; nothing of them is kept.
 async fn erase(gateway: &Gateway, session: &SessionId) -> Result<Response<Body>, Problem> {
     gateway.control.end_all(session).await?;
-    if !gateway.log.erase(session).await.map_err(unavailable)? {
+    if !gateway.log.erase(session).await.map_err(Problem::store_unavailable)? {
         return Err(Problem::new(Code::NotFound, "there is no such session"));
     }
     let mut response = Response::new(empty());
@@ -132,8 +132,8 @@ async fn erase(gateway: &Gateway, session: &SessionId) -> Result<Response<Body>,
 async fn find_run(gateway: &Gateway, run: &str) -> Result<Response<Body>, Problem> {
     let not_found = || Problem::new(Code::NotFound, "there is no such run");
     let run = RunId::parse(run).map_err(|error| Problem::new(Code::BadRequest, format!("run: {error}")))?;
-    let session = gateway.log.session_of(&run).await.map_err(unavailable)?.ok_or_else(not_found)?;
-    let info = gateway.log.run(&session, &run).await.map_err(unavailable)?.ok_or_else(not_found)?;
+    let session = gateway.log.session_of(&run).await.map_err(Problem::store_unavailable)?.ok_or_else(not_found)?;
+    let info = gateway.log.run(&session, &run).await.map_err(Problem::store_unavailable)?.ok_or_else(not_found)?;
     Ok(document(&json!({
         "run": run.as_str(),
         "session": session.as_str(),
@@ -173,8 +173,4 @@ fn id(text: &str) -> Result<SessionId, Problem> {
     // The one character of an id that some clients encode.
     let text = text.replacen("%7E", "~", 1);
     SessionId::from_store(&text).map_err(|error| Problem::new(Code::BadRequest, format!("session: {error}")))
-}
-
-fn unavailable(error: Unavailable) -> Problem {
-    Problem::new(Code::StoreUnavailable, error.to_string())
 }

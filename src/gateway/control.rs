@@ -81,8 +81,9 @@ async fn end(gateway: &Gateway, client: Client, cancel: Cancel) -> Result<Respon
 }
 
 fn ended(outcome: &Outcome) -> Response<Body> {
-    let found = outcome.to_json()["outcome"] != "not_found";
-    answer(outcome, if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
+    let json = outcome.to_json();
+    let found = json["outcome"] != "not_found";
+    with_status(document(&json), if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
 }
 
 /// Comes to its end even if the client leaves.
@@ -99,7 +100,10 @@ where
 }
 
 fn answer(outcome: &Outcome, status: StatusCode) -> Response<Body> {
-    let mut response = document(&outcome.to_json());
+    with_status(document(&outcome.to_json()), status)
+}
+
+fn with_status(mut response: Response<Body>, status: StatusCode) -> Response<Body> {
     *response.status_mut() = status;
     response
 }

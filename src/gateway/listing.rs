@@ -36,7 +36,7 @@ pub(super) async fn list(gateway: &Gateway, uri: &http::Uri, headers: &HeaderMap
         }
     };
     let rows = gateway.log.sessions_of(&subject, limit, before).await;
-    let rows = rows.map_err(|error| Problem::new(Code::StoreUnavailable, error.to_string()))?;
+    let rows = rows.map_err(Problem::store_unavailable)?;
     let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.used.to_string());
     Ok(document(&session_list(rows.iter().map(line), next.as_deref())))
 }

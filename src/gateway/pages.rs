@@ -8,7 +8,7 @@ use http::{HeaderValue, Response};
 use crate::gateway::Gateway;
 use crate::gateway::attachment::Filter;
 use crate::gateway::sse::gone;
-use crate::log::{Gap, PageLimits, Place, Read, Unavailable};
+use crate::log::{Gap, PageLimits, Place, Read};
 use crate::server::{Body, Problem, full};
 use crate::session::{After, Offset, SessionId};
 use crate::wire::{Code, entry_frame};
@@ -29,20 +29,21 @@ pub(super) async fn page(
     filter: &Filter,
 ) -> Result<Response<Body>, Problem> {
     let limit = limit.unwrap_or(USUAL_PAGE).clamp(1, MAX_PAGE);
-    let unavailable = |error: Unavailable| Problem::new(Code::StoreUnavailable, error.to_string());
     let not_found = || Problem::new(Code::NotFound, "there is no such session");
     let explicit = matches!(after, Some(After::Offset(_)));
     let mut cursor = match after.unwrap_or(After::Start) {
         After::Start => Offset::ZERO,
         After::Offset(offset) => offset,
-        After::End => gateway.log.locate(session, Place::End).await.map_err(unavailable)?.ok_or_else(not_found)?,
+        After::End => {
+            gateway.log.locate(session, Place::End).await.map_err(Problem::store_unavailable)?.ok_or_else(not_found)?
+        }
         After::Last(_) | After::Since(_) => return Err(Problem::new(Code::BadOffset, "not in a URL")),
     };
     let mut gap = None;
     let (mut count, mut out) = (0, format!(r#"{{"session":"{session}","entries":["#));
     let tail = loop {
         let limits = PageLimits { entries: limit - count, ..PageLimits::default() };
-        let page = match gateway.log.read(session, cursor, limits).await.map_err(unavailable)? {
+        let page = match gateway.log.read(session, cursor, limits).await.map_err(Problem::store_unavailable)? {
             Read::Page(page) => page,
             Read::NotFound => return Err(not_found()),
             Read::Gap(found) if explicit => return Err(gone(&found)),

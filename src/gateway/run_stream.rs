@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::sse::{gone, problem, stream_headers};
 use crate::hub::{Cursor, Delivery, Item};
-use crate::log::{Bounds, Gap, PageLimits, Read, Unavailable};
+use crate::log::{Bounds, Gap, PageLimits, Read};
 use crate::run::{Started, TaggedId};
 use crate::server::{Body, BodyError, Problem, empty};
 use crate::session::{After, Kind, Offset, RunId, RunState, SessionId, Terminal};
@@ -65,7 +65,7 @@ pub async fn stream_of(
 /// The answer for a run: `204` when it is over and everything after the cursor was delivered.
 pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response<Body>, Problem> {
     let RunStream { session, run, after, ids, origin } = wanted;
-    let Some(info) = gateway.log.run(&session, &run).await.map_err(unavailable)? else {
+    let Some(info) = gateway.log.run(&session, &run).await.map_err(Problem::store_unavailable)? else {
         return Err(unknown_run(gateway, &session).await);
     };
     let head = head_of(gateway, &session, &run, info.started).await?;
@@ -104,7 +104,7 @@ async fn head_of(
     run: &RunId,
     started: Offset,
 ) -> Result<Started, Problem> {
-    let entry = gateway.log.entry(session, started).await.map_err(unavailable)?;
+    let entry = gateway.log.entry(session, started).await.map_err(Problem::store_unavailable)?;
     // Where the beginning is trimmed nobody knows; what is left of the run can still be read.
     let Some(entry) = entry else { return Ok(Started::default()) };
     let head = Started::parse(&entry.record.data);
@@ -257,7 +257,7 @@ async fn unknown_run(gateway: &Gateway, session: &SessionId) -> Problem {
             Problem::new(Code::Gone, "the session has expired").with("reason", "expired").with("to", last.to_string())
         }
         Ok(_) => Problem::new(Code::NotFound, "there is no such run in this session"),
-        Err(error) => unavailable(error),
+        Err(error) => Problem::store_unavailable(error),
     }
 }
 
@@ -269,15 +269,19 @@ pub async fn find_upstream_id(
     path: &str,
     id: &str,
 ) -> Result<Option<(RunId, Offset)>, Problem> {
-    let Bounds::Live(bounds) = gateway.log.bounds(session).await.map_err(unavailable)? else { return Ok(None) };
+    let Bounds::Live(bounds) = gateway.log.bounds(session).await.map_err(Problem::store_unavailable)? else {
+        return Ok(None);
+    };
     let Some(run) = bounds.newest_run else { return Ok(None) };
-    let Some(info) = gateway.log.run(session, &run).await.map_err(unavailable)? else { return Ok(None) };
-    let head = gateway.log.entry(session, info.started).await.map_err(unavailable)?;
+    let Some(info) = gateway.log.run(session, &run).await.map_err(Problem::store_unavailable)? else { return Ok(None) };
+    let head = gateway.log.entry(session, info.started).await.map_err(Problem::store_unavailable)?;
     if head.is_none_or(|entry| Started::parse(&entry.record.data).path != path) {
         return Ok(None);
     }
     let (mut at, mut found) = (info.started, None);
-    while let Read::Page(page) = gateway.log.read(session, at, PageLimits::default()).await.map_err(unavailable)? {
+    while let Read::Page(page) =
+        gateway.log.read(session, at, PageLimits::default()).await.map_err(Problem::store_unavailable)?
+    {
         let Some(last) = page.entries.last() else { break };
         at = last.offset;
         let mut ours = page.entries.iter().filter(|entry| entry.record.run.as_ref() == Some(&run));
@@ -300,15 +304,11 @@ fn ended_in_order(details: &str) -> bool {
 
 /// The session's newest active run.
 async fn active(gateway: &Gateway, session: &SessionId) -> Result<Option<RunId>, Problem> {
-    match gateway.log.bounds(session).await.map_err(unavailable)? {
+    match gateway.log.bounds(session).await.map_err(Problem::store_unavailable)? {
         Bounds::Live(bounds) => Ok(bounds.active.last().map(|run| run.run.clone())),
         Bounds::Expired { .. } => Ok(None),
         Bounds::Erased | Bounds::NotFound => Err(Problem::new(Code::NotFound, "there is no such session")),
     }
-}
-
-fn unavailable(error: Unavailable) -> Problem {
-    Problem::new(Code::StoreUnavailable, error.to_string())
 }
 
 fn no_content() -> Response<Body> {

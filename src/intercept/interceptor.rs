@@ -247,7 +247,7 @@ impl Interceptor {
             route: route.pattern.to_string().into(),
             on_busy: OnBusy::Parallel,
             subject: candidate.client.subject.clone(),
-            values: route.values.iter().map(|value| (value.name.clone(), value.pointer.clone())).collect(),
+            values: calls.values,
             on_cancel: calls.cancel,
             steer: calls.steer,
             ids: candidate.tagging,

@@ -54,11 +54,11 @@ pub(super) async fn settled(
         }
         if asked.elapsed() > IS_IT_DEAD {
             asked = Instant::now();
-            bury(log, key, &theirs).await.map_err(unavailable)?;
+            bury(log, key, &theirs).await.map_err(Problem::store_unavailable)?;
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
-        theirs = match claim_again(log, key, mine).await.map_err(unavailable)?.map_err(unreadable)? {
+        theirs = match claim_again(log, key, mine).await.map_err(Problem::store_unavailable)?.map_err(unreadable)? {
             Claiming::Ours(held) => return Ok(Settled::Free(held)),
             Claiming::Theirs(theirs) => theirs,
         };
@@ -110,8 +110,4 @@ pub(super) fn no_longer_kept() -> Problem {
 
 pub(super) fn unreadable(_: UnknownVersion) -> Problem {
     Problem::new(Code::Internal, "a newer version has written what is known of this Idempotency-Key")
-}
-
-fn unavailable(error: Unavailable) -> Problem {
-    Problem::new(Code::StoreUnavailable, error.to_string())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -20,14 +20,11 @@ use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
 use crate::run::seats::Seats;
 use crate::run::steering::steer;
-use crate::run::takeover::take_over;
+use crate::run::takeover::{definite, take_over};
 use crate::run::{Call, CallerBody, Driven, SideCall, Values};
 use crate::server::Body;
 use crate::session::{InstanceId, Offset, RunId, SessionId};
 use crate::telemetry::{CancelCalled, Fact, Metrics};
-
-/// How soon a store that does not answer is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Bounds of runs, the same for all.
 #[derive(Clone, Copy, Debug)]
@@ -208,13 +205,7 @@ impl Runs {
         }
         let instance = self.instance();
         loop {
-            let starts = match self.log.start_queued(session, &instance, START_WITHIN).await {
-                Ok(starts) => starts,
-                Err(_) => {
-                    sleep(ASK_AGAIN).await;
-                    continue;
-                }
-            };
+            let starts = definite(|| self.log.start_queued(session, &instance, START_WITHIN)).await;
             let Some(starter) = self.starter.get().and_then(Weak::upgrade) else { return starts.others };
             let mut left_a_place = false;
             for waited in starts.yours {

@@ -13,4 +13,4 @@ pub use body::{Body, BodyError, empty, full};
 pub use cookie::cookie;
 pub use listener::{Manners, Peer, serve};
 pub use problem::Problem;
-pub use router::Router;
+pub use router::{Router, own_path};

@@ -24,6 +24,11 @@ impl Problem {
         Problem { code, detail: detail.into(), closes: false, members: Vec::new() }
     }
 
+    /// The store that keeps the sessions does not answer; `error` says why, without its address.
+    pub fn store_unavailable(error: impl std::fmt::Display) -> Self {
+        Problem::new(Code::StoreUnavailable, error.to_string())
+    }
+
     /// One more member of the document (RFC 9457 §3.2).
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {

@@ -21,6 +21,11 @@ pub struct Router {
     metrics: Metrics,
 }
 
+/// What follows the reserved `prefix` in a path of ours; `None`: the path is the upstream's.
+pub fn own_path<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 impl Router {
     /// `prefix` is the reserved path, without a final slash.
     pub fn new(prefix: String, demo: bool, gateway: Arc<Gateway>, interceptor: Arc<Interceptor>) -> Self {
@@ -48,9 +53,7 @@ impl Router {
     /// The answer, and what it is where it does not say so itself.
     async fn respond(&self, request: Request<Incoming>, peer: Peer) -> (Response<Body>, RequestOutcome) {
         let path = request.uri().path();
-        if let Some(own) =
-            path.strip_prefix(self.prefix.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        {
+        if let Some(own) = own_path(&self.prefix, path) {
             let response = match own {
                 "/v1/ws" => {
                     handshake::upgrade(&self.gateway, request, peer, None).unwrap_or_else(Problem::into_response)

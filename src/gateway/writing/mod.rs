@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use crate::gateway::Gateway;
-use crate::log::{Bounds, StoreHealth, Unavailable};
+use crate::log::{Bounds, StoreHealth};
 use crate::server::{Body, Problem};
 use crate::session::SessionId;
 use crate::wire::Code;
@@ -77,7 +77,7 @@ pub(super) async fn known(gateway: &Gateway, session: &SessionId) -> Result<(), 
     if !session.as_str().starts_with('~') {
         return Ok(());
     }
-    match gateway.log.bounds(session).await.map_err(unavailable)? {
+    match gateway.log.bounds(session).await.map_err(Problem::store_unavailable)? {
         Bounds::Live(_) => Ok(()),
         _ => {
             let detail = "there is no such session, and an id that begins with `~` makes none";
@@ -100,8 +100,4 @@ async fn whole(body: Incoming, cap: usize) -> Result<Bytes, Problem> {
 
 fn bad(detail: String) -> Problem {
     Problem::new(Code::BadRequest, detail)
-}
-
-fn unavailable(error: Unavailable) -> Problem {
-    Problem::new(Code::StoreUnavailable, error.to_string())
 }

@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::said::Said;
-use super::unavailable;
 use crate::gateway::Gateway;
 use crate::gateway::document::document;
 use crate::gateway::run_stream::name_run;
@@ -41,7 +40,7 @@ pub(super) async fn record(
     body: Incoming,
 ) -> Result<Response<Body>, Problem> {
     if let Some(parent) = &said.parent
-        && gateway.log.run(&session, parent).await.map_err(unavailable)?.is_none()
+        && gateway.log.run(&session, parent).await.map_err(Problem::store_unavailable)?.is_none()
     {
         return Err(Problem::new(Code::NotFound, "this session has no run of the id in Sidestream-Parent-Run"));
     }

@@ -2,11 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use serde_json::json;
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{CallerEnd, End, Owner};
+use crate::run::Dropped;
 use crate::run::call::Answer;
 use crate::server::Body;
 use crate::session::{Kind, Terminal};
@@ -17,20 +16,19 @@ use crate::telemetry::{EventDropped, Fact};
 pub(super) struct Whole {
     kept: BytesMut,
     cap: usize,
-    hash: Sha256,
-    bytes: u64,
+    /// All of it, for where it is not kept.
+    all: Dropped,
 }
 
 impl Whole {
     fn new(cap: usize) -> Self {
-        Whole { kept: BytesMut::new(), cap, hash: Sha256::new(), bytes: 0 }
+        Whole { kept: BytesMut::new(), cap, all: Dropped::default() }
     }
 
     /// Takes what has come. Where it is too much, or `crowded` says that the runs of this instance hold as
     /// much as they may, only its digest will be kept.
     pub(super) fn add(&mut self, data: &Bytes, crowded: bool) {
-        self.hash.update(data);
-        self.bytes += data.len() as u64;
+        self.all.add(data);
         if crowded || self.kept.len() + data.len() > self.cap {
             (self.kept, self.cap) = (BytesMut::new(), 0);
         } else {
@@ -59,17 +57,17 @@ impl Owner {
 
     /// The answer is complete: it is the run's result, where it is text of a size that is kept.
     pub(super) fn result(&mut self, whole: Whole) -> End {
-        let Whole { kept, hash, bytes, .. } = whole;
+        let Whole { kept, all, .. } = whole;
+        let bytes = all.bytes();
         let text = if kept.len() as u64 == bytes { ByteString::try_from(kept.freeze()).ok() } else { None };
         let status = self.spec.status.unwrap_or_default();
         let event = |data: ByteString| Event { name: Some(status.to_string().into()), data, id: None };
         let record = match text {
             Some(text) => self.record(Kind::Result, event(text)),
             None => {
-                let sha256: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
                 let (session, run) = (&self.spec.session, &self.spec.run);
                 EventDropped { session, run, bytes }.emit(&self.runs.metrics);
-                self.record(Kind::EventDropped, event(json!({"bytes": bytes, "sha256": sha256}).to_string().into()))
+                self.record(Kind::EventDropped, event(all.into_details().into()))
             }
         };
         self.books.record(record);
