@@ -44,8 +44,8 @@ mod tests {
     use super::*;
     use crate::log::commands;
     use crate::log::scripted::{Scripted, now};
-    use crate::run::RunsSettings;
-    use crate::telemetry::Metrics;
+
+    use crate::run::fixtures::runs_on;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -58,15 +58,7 @@ mod tests {
             said.send_replace(Some((instance, sender)));
             now(commands)
         });
-        let settings = RunsSettings {
-            event_bytes: 1,
-            pending_bytes: 1,
-            run_duration: PATIENCE,
-            caller_buffer: 1,
-            eager_after: PATIENCE,
-            outage_limit: PATIENCE,
-        };
-        let runs = Runs::new(log, settings, Metrics::new());
+        let runs = runs_on(log, PATIENCE);
         let hearing = tokio::spawn({
             let runs = runs.clone();
             async move { hear(&runs).await }

@@ -35,3 +35,6 @@ pub use runs::{Begun, Runs, RunsSettings, StartQueued};
 pub use seats::Seat;
 pub use started::Started;
 pub use tagged::TaggedId;
+
+#[cfg(test)]
+mod fixtures;

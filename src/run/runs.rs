@@ -292,44 +292,12 @@ mod tests {
 
     use super::*;
     use crate::log::scripted::{Scripted, now};
-    use crate::log::{Append, Appended, OnBusy, RunFlags, RunInfo, Starts, TakenOver, Takeover};
-    use crate::run::Tagging;
-    use crate::session::{Record, RunState, Terminal};
+    use crate::log::{Append, Appended, RunFlags, RunInfo, Starts, TakenOver, Takeover};
+
+    use crate::run::fixtures::{runs_on, spec};
+    use crate::session::{RunState, Terminal};
 
     const PATIENCE: Duration = Duration::from_secs(10);
-
-    fn spec(run: &RunId) -> RunSpec {
-        RunSpec {
-            session: SessionId::from_random(1),
-            run: run.clone(),
-            opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
-            status: None,
-            source: None,
-            parent: None,
-            subject: None,
-            grace: None,
-            key: None,
-            route: "r".into(),
-            on_busy: OnBusy::Parallel,
-            values: Vec::new(),
-            on_cancel: None,
-            steer: None,
-            ids: Tagging::Off,
-            stall: PATIENCE,
-            stall_limit: PATIENCE,
-        }
-    }
-
-    fn settings() -> RunsSettings {
-        RunsSettings {
-            event_bytes: 1,
-            pending_bytes: 1,
-            run_duration: PATIENCE,
-            caller_buffer: 1,
-            eager_after: PATIENCE,
-            outage_limit: PATIENCE,
-        }
-    }
 
     /// Who asked may have died between the flag and the command.
     #[tokio::test]
@@ -347,9 +315,9 @@ mod tests {
             let (first, flags) = (Offset::new(1, 2), RunFlags::default());
             now(Appended::Stored { first, last: first, flags, next: None })
         });
-        let runs = Runs::new(log, settings(), Metrics::new());
+        let runs = runs_on(log, PATIENCE);
         let silent: Call = Box::new(|| Box::pin(std::future::pending()));
-        let opened = runs.open(spec(&RunId::from_random(7)), silent).unwrap().await.unwrap();
+        let opened = runs.open(spec(&RunId::from_random(7), PATIENCE), silent).unwrap().await.unwrap();
         assert!(matches!(opened, Opened::Open { .. }));
         let ended = timeout(PATIENCE, appends.wait_for(Option::is_some)).await.expect("it goes on").unwrap();
         let terminal = ended.as_ref().unwrap();
@@ -382,7 +350,7 @@ mod tests {
         let log = Arc::new(Scripted::default());
         let asked = AtomicUsize::new(0);
         log.start_queued.answers(move |_| now(waits(asked.fetch_add(1, Ordering::SeqCst) as u128)));
-        let (runs, starter) = (Runs::new(log, settings(), Metrics::new()), Arc::new(Starter::default()));
+        let (runs, starter) = (runs_on(log, PATIENCE), Arc::new(Starter::default()));
         let weak: Weak<Starter> = Arc::downgrade(&starter);
         runs.queued_start_by(weak);
         runs.freed(&SessionId::from_random(1)).await;
@@ -404,9 +372,9 @@ mod tests {
             asked.send_replace(true);
             now(Starts::default())
         });
-        let runs = Runs::new(log, settings(), Metrics::new());
+        let runs = runs_on(log, PATIENCE);
         let refused: Call = Box::new(|| Box::pin(async { Err(crate::run::CallFailed { reason: "refused" }) }));
-        runs.open(spec(&RunId::from_random(7)), refused).unwrap().await.unwrap();
+        runs.open(spec(&RunId::from_random(7), PATIENCE), refused).unwrap().await.unwrap();
         let asked = timeout(PATIENCE, asks.wait_for(|asked| *asked)).await;
         assert!(asked.is_ok(), "nobody asked what may start");
     }
@@ -420,12 +388,12 @@ mod tests {
             taken.send_replace(Some(takeover.run));
             now(TakenOver::Ended { offset: Offset::new(1, 2), state: Terminal::Interrupted })
         });
-        let (runs, run) = (Runs::new(log, settings(), Metrics::new()), RunId::from_random(7));
+        let (runs, run) = (runs_on(log, PATIENCE), RunId::from_random(7));
         let events = stream::iter(0..2).map(|n| match n {
             0 => Ok(Frame::data(bytes::Bytes::from_static(b"data: x"))),
             _ => unreachable!("a defect"),
         });
-        let opened = runs.write(spec(&run), StreamBody::new(events).boxed_unsync()).unwrap().await.unwrap();
+        let opened = runs.write(spec(&run, PATIENCE), StreamBody::new(events).boxed_unsync()).unwrap().await.unwrap();
         assert!(matches!(opened, Opened::Open { .. }));
         let ended = timeout(PATIENCE, takeovers.wait_for(|taken| taken.as_ref() == Some(&run))).await;
         assert!(ended.is_ok(), "nobody ended the run");

@@ -51,47 +51,13 @@ mod tests {
 
     use super::*;
     use crate::log::scripted::{Scripted, now};
-    use crate::log::{Append, Appended, OnBusy, Opened, RunFlags};
-    use crate::run::owner::RunSpec;
-    use crate::run::{Call, Runs, RunsSettings, Tagging};
-    use crate::session::{Offset, RunId, RunState, SessionId};
-    use crate::telemetry::Metrics;
+    use crate::log::{Append, Appended, Opened, RunFlags};
+    use crate::run::fixtures::{runs_on, spec};
+
+    use crate::run::Call;
+    use crate::session::{Offset, RunId};
 
     const PATIENCE: Duration = Duration::from_secs(10);
-
-    fn runs_on(log: Arc<Scripted>) -> Arc<Runs> {
-        let settings = RunsSettings {
-            event_bytes: 1,
-            pending_bytes: 1,
-            run_duration: PATIENCE,
-            caller_buffer: 1,
-            eager_after: PATIENCE,
-            outage_limit: PATIENCE,
-        };
-        Runs::new(log, settings, Metrics::new())
-    }
-
-    fn spec(run: &RunId) -> RunSpec {
-        RunSpec {
-            session: SessionId::from_random(1),
-            run: run.clone(),
-            opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
-            status: None,
-            source: None,
-            parent: None,
-            subject: None,
-            grace: None,
-            key: None,
-            route: "r".into(),
-            on_busy: OnBusy::Parallel,
-            values: Vec::new(),
-            on_cancel: None,
-            steer: None,
-            ids: Tagging::Off,
-            stall: PATIENCE,
-            stall_limit: PATIENCE,
-        }
-    }
 
     /// The symptom: the upstream took what it was steered by, then ended, and there was no receipt.
     #[tokio::test]
@@ -106,7 +72,7 @@ mod tests {
                 let (first, flags) = (Offset::new(1, 2), RunFlags::default());
                 now(Appended::Stored { first, last: first, flags, next: None })
             });
-            let (runs, run) = (runs_on(log), RunId::from_random(7));
+            let (runs, run) = (runs_on(log, PATIENCE), RunId::from_random(7));
             let (end, ends) = oneshot::channel::<()>();
             let call: Call = Box::new(|| {
                 async {
@@ -115,7 +81,7 @@ mod tests {
                 }
                 .boxed()
             });
-            runs.open(spec(&run), call).unwrap().await.unwrap();
+            runs.open(spec(&run, PATIENCE), call).unwrap().await.unwrap();
             let receipt = Record {
                 kind: Kind::Steer,
                 run: Some(run.clone()),

@@ -191,24 +191,12 @@ mod tests {
     use super::*;
     use crate::log::scripted::{Scripted, now};
     use crate::log::{Renewal, Starts};
-    use crate::run::{RunsSettings, keep_lease};
+    use crate::run::fixtures::runs_on;
+    use crate::run::keep_lease;
     use crate::session::Terminal;
-    use crate::telemetry::Metrics;
 
     /// Long enough for anything that happens at all.
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    fn runs_on(log: Arc<Scripted>) -> Arc<Runs> {
-        let settings = RunsSettings {
-            event_bytes: 1,
-            pending_bytes: 1,
-            run_duration: PATIENCE,
-            caller_buffer: 1,
-            eager_after: PATIENCE,
-            outage_limit: PATIENCE,
-        };
-        Runs::new(log, settings, Metrics::new())
-    }
 
     /// A store on which everybody always renews, and an instance has died that had a run in each of
     /// these sessions.
@@ -256,7 +244,7 @@ mod tests {
             begun.send_replace(true);
             std::future::pending().boxed()
         });
-        let lease = keep(runs_on(log));
+        let lease = keep(runs_on(log, PATIENCE));
         until("a takeover", || *taking.borrow()).await;
         let before = renewals.load(Ordering::SeqCst);
         until("renewals", || renewals.load(Ordering::SeqCst) >= before + 2).await;
@@ -282,7 +270,7 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             now(TakenOver::Ended { offset: Offset::new(1, 1), state: Terminal::Interrupted })
         });
-        let lease = keep(runs_on(log));
+        let lease = keep(runs_on(log, PATIENCE));
         until("all takeovers", || taken.load(Ordering::SeqCst) == 3 * AT_ONCE as u32).await;
         lease.abort();
     }
@@ -304,7 +292,7 @@ mod tests {
                 now(Starts::default())
             });
             log.takeover.answers(move |_| now(answer.clone()));
-            let lease = keep(runs_on(log));
+            let lease = keep(runs_on(log, PATIENCE));
             until("the question", || asked.borrow().is_some()).await;
             assert_eq!(*asked.borrow(), Some(SessionId::from_random(7)));
             lease.abort();
@@ -320,7 +308,7 @@ mod tests {
             said.send_replace(Some(takeover.details));
             now(TakenOver::NeverStarted)
         });
-        let lease = keep(runs_on(log));
+        let lease = keep(runs_on(log, PATIENCE));
         until("the takeover", || details.borrow().is_some()).await;
         assert_eq!(
             details.borrow().as_deref(),

@@ -11,6 +11,7 @@ use crate::log::RunFlags;
 use crate::log::scripted::{Scripted, now};
 use crate::log::{Appended, Opened};
 use crate::run::caller::{CallerBody, caller};
+use crate::run::fixtures;
 use crate::run::{Begun, RunsSettings};
 use crate::server::Body;
 use crate::session::{Kind, RunState};
@@ -76,26 +77,8 @@ fn settings() -> RunsSettings {
 }
 
 fn spec(ids: Tagging) -> RunSpec {
-    let run = RunId::parse("r").unwrap();
-    RunSpec {
-        session: SessionId::parse("s").unwrap(),
-        opening: vec![Record::run_state(run.clone(), RunState::Started, "{}")],
-        run,
-        status: Some(200),
-        source: None,
-        parent: None,
-        subject: None,
-        key: None,
-        route: "r".into(),
-        on_busy: OnBusy::Parallel,
-        values: Vec::new(),
-        on_cancel: None,
-        steer: None,
-        ids,
-        grace: None,
-        stall: PATIENCE,
-        stall_limit: PATIENCE,
-    }
+    let session = SessionId::parse("s").unwrap();
+    RunSpec { session, status: Some(200), ids, ..fixtures::spec(&RunId::parse("r").unwrap(), PATIENCE) }
 }
 
 fn owner(runs: Arc<Runs>, caller: Caller) -> Owner {
