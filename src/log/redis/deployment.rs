@@ -25,12 +25,30 @@ impl fmt::Display for Address {
 pub(super) enum Deployment {
     /// One server, at a fixed address.
     Single(Address),
+    /// The primary that sentinels name.
+    Sentinel {
+        /// Where sentinels listen; not empty.
+        sentinels: Vec<Address>,
+        /// What they call the primary.
+        master: String,
+    },
+    /// A cluster.
+    Cluster {
+        /// Where some of its servers listen; not empty. The cluster names the others.
+        seeds: Vec<Address>,
+    },
 }
 
 impl fmt::Display for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Deployment::Single(address) => address.fmt(f),
+            Deployment::Sentinel { sentinels, master } => write!(f, "{master} of the sentinels {}", list(sentinels)),
+            Deployment::Cluster { seeds } => write!(f, "the cluster of {}", list(seeds)),
         }
     }
+}
+
+fn list(addresses: &[Address]) -> String {
+    addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(", ")
 }

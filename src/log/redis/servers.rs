@@ -43,7 +43,11 @@ impl Servers {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, RefusedStore> {
         let common = Arc::new(Common { scripts: Scripts::new(false), target, deadline });
-        let Deployment::Single(address) = common.target.deployment.clone();
+        let address = match common.target.deployment.clone() {
+            Deployment::Single(address) => address,
+            Deployment::Sentinel { sentinels, .. } => sentinels[0].clone(),
+            Deployment::Cluster { seeds } => seeds[0].clone(),
+        };
         let node = Node::new(common.clone(), address, stop);
         node.start().await?;
         let health = node.health();
