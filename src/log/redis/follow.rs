@@ -291,7 +291,7 @@ mod tests {
         let target = RedisOptions::new("redis://127.0.0.1").target().expect("a target");
         let common = Common { target, scripts: Scripts::new(false), deadline: Duration::ZERO };
         let address = Address { host: "127.0.0.1".into(), port: 1 };
-        Node::new(Arc::new(common), address, CancellationToken::new())
+        Node::new(Arc::new(common), address.into(), CancellationToken::new())
     }
 
     #[test]

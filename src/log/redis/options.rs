@@ -122,6 +122,20 @@ pub enum RefusedStore {
         /// The server.
         address: String,
     },
+    /// The sentinels watch over no primary of this name.
+    #[error("the sentinel at {address} knows no primary {master:?}: write its name into the store URL, ?master=NAME")]
+    Master {
+        /// The sentinel.
+        address: String,
+        /// The name.
+        master: String,
+    },
+    /// The server is not a part of a cluster.
+    #[error("the Redis server at {address} is not in cluster mode: write redis:// instead of redis-cluster://")]
+    NoCluster {
+        /// The server.
+        address: String,
+    },
     /// The user may not do what is needed.
     #[error(
         "the Redis user {user} at {address} lacks a permission: {reason}; grant it with ACL SETUSER {user} ~{prefix}:* \

@@ -50,14 +50,13 @@ const CRC16: [u16; 256] = {
 };
 
 /// Which server has which slot, as far as is known. Never changes: what is learned is another map.
-#[derive(Clone)]
 pub(super) struct SlotMap {
     nodes: Vec<Arc<Node>>,
     /// Per slot the place of its node in `nodes`.
     owners: Owners,
 }
 
-#[derive(Clone)]
+#[derive(PartialEq, Eq)]
 enum Owners {
     /// The one server has all.
     All,
@@ -100,21 +99,19 @@ impl SlotMap {
         self.nodes.iter().find(|node| node.is_at(address))
     }
 
-    /// This map, with one slot at another of its servers.
-    pub(super) fn with(&self, slot: Slot, address: &Address) -> Option<Self> {
-        let Owners::Each(owners) = &self.owners else { return None };
-        let place = self.nodes.iter().position(|node| node.is_at(address))?;
-        let mut owners = owners.clone();
-        owners[usize::from(slot.0)] = u16::try_from(place).ok();
-        Some(SlotMap { nodes: self.nodes.clone(), owners: Owners::Each(owners) })
-    }
-
     /// How many slots no server is known for.
     pub(super) fn unserved(&self) -> usize {
         match &self.owners {
             Owners::All => 0,
             Owners::Each(owners) => owners.iter().filter(|owner| owner.is_none()).count(),
         }
+    }
+}
+
+impl PartialEq for SlotMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes.iter().map(|node| node.number).eq(other.nodes.iter().map(|node| node.number))
+            && self.owners == other.owners
     }
 }
 
