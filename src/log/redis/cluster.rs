@@ -18,7 +18,7 @@ use super::deployment::Address;
 use super::node::{Common, Lane, Node, State};
 use super::options::{RefusedStore, plain_reason};
 use super::server::{NoServer, judge};
-use super::slots::{Slot, SlotMap};
+use super::slots::{Ranges, Slot, SlotMap};
 use crate::log::StoreHealth;
 
 /// How long a server may take to tell its view, connection included.
@@ -40,7 +40,7 @@ struct View {
     /// Grows with every failover and every slot that changes hands.
     epoch: u64,
     /// The primaries, with their slots.
-    primaries: Vec<(Address, Vec<(Slot, Slot)>)>,
+    primaries: Vec<(Address, Ranges)>,
     /// The others.
     replicas: Vec<Address>,
 }

@@ -50,7 +50,6 @@ pub(super) enum Lane {
 }
 
 /// The connections to one server, from one examination to their end.
-#[derive(Clone)]
 pub(super) struct Link {
     /// Counts connections, from 1.
     pub(super) generation: u64,
@@ -92,7 +91,7 @@ impl Link {
 /// Up or down, as callers see it.
 #[derive(Clone)]
 pub(super) enum State {
-    Up(Link),
+    Up(Arc<Link>),
     Down(Arc<str>),
 }
 
@@ -209,6 +208,7 @@ impl Node {
                 if asked.elapsed() <= PROMPT {
                     link.steady_before = uptime;
                 }
+                let link = Arc::new(link);
                 self.up(&link);
                 Some(link)
             }
@@ -337,14 +337,14 @@ impl Node {
         Failed::Unknown(Unavailable::new(detail))
     }
 
-    async fn run(self: Arc<Self>, first: Option<Link>) {
+    async fn run(self: Arc<Self>, first: Option<Arc<Link>>) {
         let mut next = first;
         let mut backoff = Backoff::default();
         loop {
             let attempt = match next.take() {
                 Some(link) => Ok(link),
                 None => tokio::select! {
-                    attempt = self.establish() => attempt.map(|(link, _)| link),
+                    attempt = self.establish() => attempt.map(|(link, _)| Arc::new(link)),
                     () = self.stop.cancelled() => break,
                 },
             };
@@ -376,7 +376,7 @@ impl Node {
         self.down("closed");
     }
 
-    fn up(&self, link: &Link) {
+    fn up(&self, link: &Arc<Link>) {
         let before = self.state.send_replace(State::Up(link.clone()));
         if matches!(before, State::Down(_)) {
             tracing::info!(address = %link.address, generation = link.generation, "connected to Redis");
