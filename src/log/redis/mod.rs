@@ -10,7 +10,7 @@
 //! presence subjects   who is here, how far users have read; whose sessions are
 //! commands    what is said to an instance                mailbox     what our own instances have heard
 //! rows        lists of sessions
-//! target deployment   the options, checked; where the servers are
+//! target deployment   the options, checked; where the servers are (as crate::redis_url reads it)
 //! servers     which server is asked                      slots      which has what
 //! node        the connections to one: alive, or known to be down   server   what it is
 //! listener    the pub/sub connection to one              follow     who follows which session

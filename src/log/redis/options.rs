@@ -9,7 +9,7 @@ use crate::log::Retention;
 /// How to reach the server, and how to use it.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://` or `rediss://` (TLS), `[user:password@]host[:port][/db]`.
+    /// `redis://`, `redis-sentinel://` or `redis-cluster://`: see [`crate::redis_url`].
     pub url: String,
     /// What every key begins with: `A-Z a-z 0-9 . _ -`.
     pub key_prefix: String,
@@ -55,11 +55,9 @@ impl fmt::Debug for RedisOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedStore {
     /// The URL is not one.
-    #[error(
-        "the store URL is not usable ({reason}): write redis://[user:password@]host[:port][/db], or rediss:// for TLS"
-    )]
+    #[error("the store URL is not usable: {reason}")]
     Url {
-        /// What is wrong with it; does not repeat it, since it may hold a password.
+        /// What is wrong with it, and what to write; does not repeat it, since it may hold a password.
         reason: String,
     },
     /// The key prefix would make keys ambiguous.
@@ -176,7 +174,7 @@ mod tests {
         for url in ["http://localhost", "localhost:6379", "redis://", "redis://host/x", "redis+unix:///tmp/sock"] {
             let refused = refusal(|o| o.url = url.into());
             assert!(matches!(refused, RefusedStore::Url { .. }), "{url}: {refused}");
-            assert!(refused.to_string().contains("redis://[user:password@]host"), "{refused}");
+            assert!(refused.to_string().contains("redis://[USER:PASSWORD@]HOST"), "{refused}");
         }
     }
 
