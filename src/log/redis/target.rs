@@ -108,14 +108,6 @@ impl Target {
         }
     }
 
-    /// What connects to the sentinel at `address`.
-    ///
-    /// # Errors
-    /// A file cannot be used.
-    pub(super) fn sentinel(&self, address: &Address) -> Result<Client, RefusedStore> {
-        self.client(address, ProtocolVersion::RESP2)
-    }
-
     fn authorities(&self) -> Result<Option<Vec<u8>>, RefusedStore> {
         let Some(path) = &self.options.ca_file else { return Ok(None) };
         let refused = |reason: String| RefusedStore::CaFile { path: path.clone(), reason };
