@@ -28,8 +28,9 @@ use crate::log::{StoreHealth, Unavailable};
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often the server is pinged.
 const PING_EVERY: Duration = Duration::from_millis(1000);
-/// How often sentinels are asked whether the primary is another.
-const ASK_SENTINELS_EVERY: Duration = Duration::from_millis(1000);
+/// How often sentinels are asked whether the primary is another: what is written to one that was replaced is lost
+/// with it, and sent again by its owners.
+const ASK_SENTINELS_EVERY: Duration = Duration::from_millis(500);
 /// How long an answer to a ping may take.
 const PING_DEADLINE: Duration = Duration::from_millis(1500);
 /// Who connects at the first attempt and within this has found the server at work; who waits longer,
