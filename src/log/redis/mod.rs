@@ -58,5 +58,5 @@ mod subjects;
 mod takeover;
 mod target;
 
-pub use options::{RedisOptions, RefusedStore};
+pub use options::{Ack, RedisOptions, RefusedStore};
 pub use store::RedisLog;
