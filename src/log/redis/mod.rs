@@ -46,6 +46,7 @@ mod presence;
 mod push;
 mod queue;
 mod read;
+mod replication;
 mod rows;
 mod scripts;
 mod sentinel;
