@@ -11,6 +11,16 @@ pub(super) struct Address {
     pub(super) port: u16,
 }
 
+impl Address {
+    /// Reads `host:port` as a server of a cluster writes it (without brackets); an empty host is `asked`, the one
+    /// that was asked.
+    pub(super) fn read(text: &str, asked: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = if host.is_empty() { asked } else { host };
+        Some(Address { host: host.to_owned(), port: port.parse().ok()? })
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {

@@ -17,8 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::deployment::Address;
-use super::options::plain_reason;
+use super::options::{Ack, plain_reason};
+use super::replication::Barrier;
 use super::scripts::Scripts;
+use super::sentinel::Sentinels;
 use super::server::{NoServer, Server, examine, judge};
 use super::target::Target;
 use crate::log::{StoreHealth, Unavailable};
@@ -27,6 +29,9 @@ use crate::log::{StoreHealth, Unavailable};
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often the server is pinged.
 const PING_EVERY: Duration = Duration::from_millis(1000);
+/// How often sentinels are asked whether the primary is another: what is written to one that was replaced is lost
+/// with it, and sent again by its owners.
+const ASK_SENTINELS_EVERY: Duration = Duration::from_millis(500);
 /// How long an answer to a ping may take.
 const PING_DEADLINE: Duration = Duration::from_millis(1500);
 /// Who connects at the first attempt and within this has found the server at work; who waits longer,
@@ -47,7 +52,6 @@ pub(super) enum Lane {
 }
 
 /// The connections to one server, from one examination to their end.
-#[derive(Clone)]
 pub(super) struct Link {
     /// Counts connections, from 1.
     pub(super) generation: u64,
@@ -57,6 +61,8 @@ pub(super) struct Link {
     pub(super) identity: Arc<str>,
     writes: MultiplexedConnection,
     pages: MultiplexedConnection,
+    /// Where answers count only once a replica has what they say.
+    barrier: Option<Barrier>,
     vitals: Arc<Vitals>,
     established: Instant,
     /// How long the server is known to have been there for everybody when the link was established.
@@ -89,7 +95,7 @@ impl Link {
 /// Up or down, as callers see it.
 #[derive(Clone)]
 pub(super) enum State {
-    Up(Link),
+    Up(Arc<Link>),
     Down(Arc<str>),
 }
 
@@ -107,8 +113,9 @@ pub(super) enum Failed {
     Unknown(Unavailable),
     /// Not executed: the slot is another server's (`MOVED`).
     Moved {
-        /// Whose, as `host:port`; an empty host is that of the server which said so.
-        to: String,
+        /// Whose, where it says so.
+        to: Option<Address>,
+        /// What it said.
         detail: String,
     },
     /// Not executed: the slot is on its way to another server (`ASK`, `TRYAGAIN`), or nobody serves it
@@ -125,11 +132,50 @@ impl From<Failed> for Unavailable {
     }
 }
 
+/// Where a node's server is.
+pub(super) enum Whereabouts {
+    /// Always here.
+    At(Address),
+    /// Wherever sentinels say.
+    Named(Sentinels),
+}
+
+impl From<Address> for Whereabouts {
+    fn from(address: Address) -> Self {
+        Whereabouts::At(address)
+    }
+}
+
+impl Whereabouts {
+    /// Where the server is now.
+    async fn find(&self, target: &Target) -> Result<Address, NoServer> {
+        match self {
+            Whereabouts::At(address) => Ok(address.clone()),
+            Whereabouts::Named(sentinels) => sentinels.primary(target).await,
+        }
+    }
+
+    /// Until the server is known to be elsewhere than at `address`; says where.
+    async fn leave(&self, address: &Address, target: &Target) -> Address {
+        match self {
+            Whereabouts::At(_) => std::future::pending().await,
+            Whereabouts::Named(sentinels) => loop {
+                tokio::time::sleep(ASK_SENTINELS_EVERY).await;
+                if let Ok(primary) = sentinels.primary(target).await
+                    && primary != *address
+                {
+                    return primary;
+                }
+            },
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Node {
     /// No other node of this process has it.
     pub(super) number: u64,
-    address: Address,
+    whereabouts: Whereabouts,
     common: Arc<Common>,
     since: Instant,
     state: watch::Sender<State>,
@@ -141,12 +187,12 @@ pub(super) struct Node {
 
 impl Node {
     /// A node that is not connected yet: see [`Node::start`].
-    pub(super) fn new(common: Arc<Common>, address: Address, stop: CancellationToken) -> Arc<Self> {
+    pub(super) fn new(common: Arc<Common>, whereabouts: Whereabouts, stop: CancellationToken) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let down = "not connected yet";
         Arc::new(Node {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            address,
+            whereabouts,
             common,
             since: Instant::now(),
             state: watch::Sender::new(State::Down(down.into())),
@@ -166,6 +212,7 @@ impl Node {
                 if asked.elapsed() <= PROMPT {
                     link.steady_before = uptime;
                 }
+                let link = Arc::new(link);
                 self.up(&link);
                 Some(link)
             }
@@ -179,6 +226,11 @@ impl Node {
         Ok(())
     }
 
+    /// The same without waiting for the first attempt; whatever comes of it shows in the state.
+    pub(super) fn spawn(self: &Arc<Self>) {
+        tokio::spawn(self.clone().run(None));
+    }
+
     /// What all connections of the log have in common.
     pub(super) fn common(&self) -> &Common {
         &self.common
@@ -186,7 +238,7 @@ impl Node {
 
     /// Whether this is the server at `address`.
     pub(super) fn is_at(&self, address: &Address) -> bool {
-        self.address == *address
+        matches!(&self.whereabouts, Whereabouts::At(at) if at == address)
     }
 
     /// Up or down, now and as it changes.
@@ -223,10 +275,12 @@ impl Node {
         self.stop.cancelled().await;
     }
 
-    /// Sends one request, once.
+    /// Sends one request, once. `settles`: a key of the server's; the answer counts once it would survive, which is
+    /// what `store.ack` says.
     pub(super) async fn call<T, F>(
         &self,
         lane: Lane,
+        settles: Option<&str>,
         request: impl FnOnce(MultiplexedConnection, Arc<str>) -> F,
     ) -> Result<T, Failed>
     where
@@ -242,15 +296,21 @@ impl Node {
         };
         let unknown = |detail: String| Err(Failed::Unknown(Unavailable::new(format!("{}: {detail}", link.address))));
         let deadline = self.common.deadline;
+        let until = tokio::time::Instant::now() + deadline;
         let answer = tokio::select! {
             biased;
-            answer = tokio::time::timeout(deadline, request(connection, link.identity.clone())) => answer,
+            answer = tokio::time::timeout_at(until, request(connection, link.identity.clone())) => answer,
             () = link.vitals.given_up.cancelled() => return unknown("the connection was lost".into()),
         };
         match answer {
             Ok(Ok(value)) => {
                 link.vitals.heard.store(self.elapsed(), Ordering::Relaxed);
-                Ok(value)
+                let (Some(barrier), Some(key)) = (&link.barrier, settles) else { return Ok(value) };
+                match tokio::time::timeout_at(until, barrier.pass(key)).await {
+                    Ok(Ok(())) => Ok(value),
+                    Ok(Err(reason)) => unknown(reason),
+                    Err(_) => unknown("no replica had it in time (store.ack = \"replicated\")".into()),
+                }
             }
             Ok(Err(error)) => Err(self.explain(&link, &error)),
             Err(_) => {
@@ -266,7 +326,7 @@ impl Node {
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Moved) => {
                 heard();
-                let to = error.redirect_node().map(|(to, _)| to.to_owned()).unwrap_or_default();
+                let to = error.redirect_node().and_then(|(to, _)| Address::read(to, &link.address.host));
                 return Failed::Moved { to, detail };
             }
             ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown) => {
@@ -289,14 +349,14 @@ impl Node {
         Failed::Unknown(Unavailable::new(detail))
     }
 
-    async fn run(self: Arc<Self>, first: Option<Link>) {
+    async fn run(self: Arc<Self>, first: Option<Arc<Link>>) {
         let mut next = first;
         let mut backoff = Backoff::default();
         loop {
             let attempt = match next.take() {
                 Some(link) => Ok(link),
                 None => tokio::select! {
-                    attempt = self.establish() => attempt.map(|(link, _)| link),
+                    attempt = self.establish() => attempt.map(|(link, _)| Arc::new(link)),
                     () = self.stop.cancelled() => break,
                 },
             };
@@ -328,7 +388,7 @@ impl Node {
         self.down("closed");
     }
 
-    fn up(&self, link: &Link) {
+    fn up(&self, link: &Arc<Link>) {
         let before = self.state.send_replace(State::Up(link.clone()));
         if matches!(before, State::Down(_)) {
             tracing::info!(address = %link.address, generation = link.generation, "connected to Redis");
@@ -355,36 +415,49 @@ impl Node {
 
     /// Connects, examines the server, and loads the scripts. The link, and the server's uptime.
     async fn establish(&self) -> Result<(Link, Duration), NoServer> {
-        match tokio::time::timeout(CONNECT, self.connect()).await {
+        let address = self.whereabouts.find(&self.common.target).await?;
+        match tokio::time::timeout(CONNECT, self.connect(&address)).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let tls = self.common.target.tls;
                 let hint = if tls { " to a TLS handshake; a server without TLS needs redis://" } else { "" };
-                Err(NoServer::Away(format!("{}: no answer within {} s{hint}", self.address, CONNECT.as_secs())))
+                Err(NoServer::Away(format!("{address}: no answer within {} s{hint}", CONNECT.as_secs())))
             }
         }
     }
 
-    async fn connect(&self) -> Result<(Link, Duration), NoServer> {
+    async fn connect(&self, address: &Address) -> Result<(Link, Duration), NoServer> {
         let target = &self.common.target;
-        let address = self.address.clone();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_write_backpressure_boundary(256 << 10);
-        let client = target.client(&address, ProtocolVersion::RESP2)?;
-        let judged = |error: RedisError| judge(&error, target, &address);
+        let client = target.client(address, ProtocolVersion::RESP2)?;
+        let judged = |error: RedisError| judge(&error, target, address);
         let mut writes = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
         let pages = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
-        let server = examine(&mut writes, target, &address).await?;
+        let server = examine(&mut writes, target, address).await?;
         self.common.scripts.load(&mut writes).await.map_err(judged)?;
+        let barrier = match target.ack() {
+            Ack::Memory => None,
+            Ack::Replicated => {
+                let mut connection =
+                    client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
+                let other = examine(&mut connection, target, address).await?.identity;
+                if other != server.identity {
+                    return Err(NoServer::Away(format!("{address}: the server changed while we connected")));
+                }
+                Some(Barrier::new(connection))
+            }
+        };
         self.heed(&server);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let vitals = Arc::new(Vitals::default());
         let (established, steady_before) = (Instant::now(), Duration::ZERO);
-        let identity = server.identity.into();
-        Ok((Link { generation, address, identity, writes, pages, vitals, established, steady_before }, server.uptime))
+        let (identity, address) = (server.identity.into(), address.clone());
+        let link = Link { generation, address, identity, writes, pages, barrier, vitals, established, steady_before };
+        Ok((link, server.uptime))
     }
 
     fn heed(&self, server: &Server) {
@@ -398,10 +471,13 @@ impl Node {
     /// Until the link is of no use; says why.
     async fn watch(&self, link: &Link) -> String {
         let address = &link.address;
+        let elsewhere = self.whereabouts.leave(address, &self.common.target);
+        tokio::pin!(elsewhere);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PING_EVERY) => {}
                 () = link.vitals.doubt.notified() => {}
+                primary = &mut elsewhere => return format!("{address} is not the primary any more, {primary} is"),
             }
             if let Some(reason) = link.vitals.condemned.lock().ok().and_then(|mut condemned| condemned.take()) {
                 return reason;

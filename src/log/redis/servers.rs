@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::{Cluster, Seen};
 use super::deployment::Deployment;
-use super::node::{Common, Failed, Lane, Node, State};
+use super::node::{Common, Failed, Lane, Node, State, Whereabouts};
 use super::options::RefusedStore;
 use super::scripts::{Lua, Scripts};
+use super::sentinel::Sentinels;
 use super::slots::{Slot, SlotMap};
 use super::target::Target;
 use crate::log::{StoreHealth, Unavailable};
 
-/// The pause before a call is sent again whose slot is on its way to another server.
+/// The pause before a call is sent again whose slot is on its way to another server, unless there is a new map.
 const UNSETTLED: Duration = Duration::from_millis(20);
 
 /// See the module.
@@ -32,6 +34,8 @@ pub(super) struct Servers {
     health: watch::Receiver<StoreHealth>,
     /// The slot of the instances' keys.
     instances: Slot,
+    /// In a cluster: has its view asked for anew.
+    doubt: Option<Arc<Notify>>,
 }
 
 impl Servers {
@@ -42,17 +46,21 @@ impl Servers {
         instances: Slot,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, RefusedStore> {
-        let common = Arc::new(Common { scripts: Scripts::new(false), target, deadline });
-        let address = match common.target.deployment.clone() {
-            Deployment::Single(address) => address,
-            Deployment::Sentinel { sentinels, .. } => sentinels[0].clone(),
-            Deployment::Cluster { seeds } => seeds[0].clone(),
+        let sharded = matches!(target.deployment, Deployment::Cluster { .. });
+        let common = Arc::new(Common { scripts: Scripts::new(sharded), target, deadline });
+        let whereabouts = match common.target.deployment.clone() {
+            Deployment::Cluster { seeds } => {
+                let Seen { map, health, doubt } = Cluster::start(common.clone(), seeds, stop).await?;
+                return Ok(Arc::new(Servers { common, map, health, instances, doubt: Some(doubt) }));
+            }
+            Deployment::Sentinel { sentinels, master } => Whereabouts::Named(Sentinels::new(sentinels, master)),
+            Deployment::Single(address) => Whereabouts::At(address),
         };
-        let node = Node::new(common.clone(), address, stop);
+        let node = Node::new(common.clone(), whereabouts, stop);
         node.start().await?;
         let health = node.health();
         let map = watch::Sender::new(Arc::new(SlotMap::of_one(node))).subscribe();
-        Ok(Arc::new(Servers { common, map, health, instances }))
+        Ok(Arc::new(Servers { common, map, health, instances, doubt: None }))
     }
 
     /// The scripts.
@@ -62,7 +70,7 @@ impl Servers {
 
     /// Whether channels are sharded, as those of a cluster are.
     pub(super) fn is_sharded(&self) -> bool {
-        false
+        self.doubt.is_some()
     }
 
     /// The command that publishes.
@@ -104,41 +112,66 @@ impl Servers {
 
     /// Sends a command to the server of `slot`.
     pub(super) async fn command<T: FromRedisValue>(&self, slot: Slot, lane: Lane, command: &Cmd) -> Answered<T> {
-        self.call(slot, lane, |mut connection, _| async move { command.query_async(&mut connection).await }).await
+        self.call(slot, lane, None, |mut connection, _| async move { command.query_async(&mut connection).await }).await
+    }
+
+    /// The same for what is shown to readers, with a key of the slot that settles it: see [`Node::call`].
+    pub(super) async fn settled<T: FromRedisValue>(&self, slot: Slot, key: &str, all: &Pipeline) -> Answered<T> {
+        let request = |mut connection, _| async move { all.query_async(&mut connection).await };
+        self.call(slot, Lane::Pages, Some(key), request).await
     }
 
     /// Sends commands that belong together to the server of `slot`.
     pub(super) async fn pipeline<T: FromRedisValue>(&self, slot: Slot, lane: Lane, all: &Pipeline) -> Answered<T> {
-        self.call(slot, lane, |mut connection, _| async move { all.query_async(&mut connection).await }).await
+        self.call(slot, lane, None, |mut connection, _| async move { all.query_async(&mut connection).await }).await
     }
 
     /// Runs a script at the server of `slot`.
     pub(super) async fn script<T: FromRedisValue>(&self, slot: Slot, lua: &Lua, call: &Cmd) -> Answered<T> {
-        self.call(slot, Lane::Writes, |mut connection, _| async move { lua.send(call, &mut connection).await }).await
+        self.call(slot, Lane::Writes, None, |mut connection, _| async move { lua.send(call, &mut connection).await })
+            .await
     }
 
     /// Sends the request that `request` makes for the connection and the identity of the server of `slot`.
-    /// Whatever is not an answer is `Unavailable`.
+    /// Whatever is not an answer is `Unavailable`; so is one that does not count yet: see [`Node::call`].
     pub(super) async fn call<T, F>(
         &self,
         slot: Slot,
         lane: Lane,
+        settles: Option<&str>,
         request: impl Fn(MultiplexedConnection, Arc<str>) -> F,
     ) -> Answered<T>
     where
         F: Future<Output = RedisResult<T>>,
     {
         let until = Instant::now() + self.common.deadline;
+        let mut map = self.map.clone();
+        let mut aim: Option<Arc<Node>> = None;
         loop {
-            let Some(node) = self.map.borrow().node(slot).cloned() else { return Err(unserved()) };
-            let failed = match node.call(lane, &request).await {
+            let now = map.borrow_and_update().clone();
+            let Some(node) = aim.take().or_else(|| now.node(slot).cloned()) else { return Err(unserved()) };
+            let failed = match node.call(lane, settles, &request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Unknown(unavailable)) => return Err(unavailable),
                 Err(failed) => failed,
             };
-            if timeout_at(until, sleep(UNSETTLED)).await.is_err() {
+            self.doubt();
+            if let Failed::Moved { to: Some(to), .. } = &failed {
+                aim = now.node_at(to).cloned();
+            }
+            if aim.is_none() {
+                let _ = timeout_at(until, timeout(UNSETTLED, map.changed())).await;
+            }
+            if Instant::now() >= until {
                 return Err(failed.into());
             }
+        }
+    }
+
+    /// Something about the map seems to be wrong.
+    pub(super) fn doubt(&self) {
+        if let Some(doubt) = &self.doubt {
+            doubt.notify_one();
         }
     }
 }

@@ -49,15 +49,17 @@ const CRC16: [u16; 256] = {
     table
 };
 
+/// Ranges of slots, both ends included.
+pub(super) type Ranges = Vec<(Slot, Slot)>;
+
 /// Which server has which slot, as far as is known. Never changes: what is learned is another map.
-#[derive(Clone)]
 pub(super) struct SlotMap {
     nodes: Vec<Arc<Node>>,
     /// Per slot the place of its node in `nodes`.
     owners: Owners,
 }
 
-#[derive(Clone)]
+#[derive(PartialEq, Eq)]
 enum Owners {
     /// The one server has all.
     All,
@@ -71,8 +73,8 @@ impl SlotMap {
         SlotMap { nodes: vec![node], owners: Owners::All }
     }
 
-    /// Servers with their ranges of slots, both ends included.
-    pub(super) fn of_ranges(nodes: Vec<(Arc<Node>, Vec<(Slot, Slot)>)>) -> Self {
+    /// Servers with their slots.
+    pub(super) fn of_ranges(nodes: Vec<(Arc<Node>, Ranges)>) -> Self {
         let mut owners = vec![None; SLOTS];
         for (place, (_, ranges)) in nodes.iter().enumerate() {
             for (first, last) in ranges {
@@ -100,21 +102,19 @@ impl SlotMap {
         self.nodes.iter().find(|node| node.is_at(address))
     }
 
-    /// This map, with one slot at another of its servers.
-    pub(super) fn with(&self, slot: Slot, address: &Address) -> Option<Self> {
-        let Owners::Each(owners) = &self.owners else { return None };
-        let place = self.nodes.iter().position(|node| node.is_at(address))?;
-        let mut owners = owners.clone();
-        owners[usize::from(slot.0)] = u16::try_from(place).ok();
-        Some(SlotMap { nodes: self.nodes.clone(), owners: Owners::Each(owners) })
-    }
-
     /// How many slots no server is known for.
     pub(super) fn unserved(&self) -> usize {
         match &self.owners {
             Owners::All => 0,
             Owners::Each(owners) => owners.iter().filter(|owner| owner.is_none()).count(),
         }
+    }
+}
+
+impl PartialEq for SlotMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes.iter().map(|node| node.number).eq(other.nodes.iter().map(|node| node.number))
+            && self.owners == other.owners
     }
 }
 
