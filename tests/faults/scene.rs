@@ -1,6 +1,7 @@
 //! Two sidecars, agents, callers and subscribers on one store, and a fault that happens to them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use redis::cmd;
@@ -43,15 +44,17 @@ pub(crate) struct Scene {
 /// Plays a fault and says what came of it.
 pub(crate) async fn play(fault: &Fault, scale: Scale) -> Row {
     let mut scene = Scene::start(fault, scale).await;
-    let long = scene.runs("long", scale.runs * 7 / 10);
-    let short = scene.runs("short", scale.runs * 2 / 10);
+    // Of ten runs one begins in the fault, and two end in it.
+    let (early, late) = (scale.runs * 7 / 10, scale.runs * 9 / 10);
+    let long = scene.runs("long", 0..early);
+    let short = scene.runs("short", early..late);
     let mut begun = Vec::new();
     for run in long.into_iter().chain(short) {
         begun.push(run.await.unwrap());
     }
     sleep(scale.calm).await;
     // Begun while the fault is there: kept as soon as the store can.
-    let late = scene.runs("late", scale.runs / 10);
+    let late = scene.runs("late", late..scale.runs);
     for step in fault.steps {
         scene.step(*step).await;
     }
@@ -90,7 +93,7 @@ impl Scene {
     }
 
     /// Begins runs, half of them through each sidecar; of every other the caller stays.
-    fn runs(&self, kind: &'static str, count: usize) -> Vec<JoinHandle<Begun>> {
+    fn runs(&self, kind: &'static str, numbers: Range<usize>) -> Vec<JoinHandle<Begun>> {
         let call = |number: usize| {
             // Who comes while one sidecar is being killed goes to the other.
             let sidecar = if kind == "late" { 0 } else { number % 2 };
@@ -98,7 +101,7 @@ impl Scene {
             let url = self.sidecars[sidecar].url();
             Call { sidecar, url, session, kind, number, stays: number / 2 % 2 == 0 }
         };
-        (0..count).map(|number| tokio::spawn(call(number).begin())).collect()
+        numbers.map(|number| tokio::spawn(call(number).begin())).collect()
     }
 
     async fn step(&mut self, step: Step) {
