@@ -106,6 +106,18 @@ impl Owner {
         }
     }
 
+    /// Says it until the answer is definite.
+    pub async fn insists<T: AsRef<str>>(&mut self, log: &dyn Log, texts: &[T]) {
+        let append = self.append(texts);
+        match insist(async || log.append(append.clone()).await).await {
+            Appended::Stored { last, .. } | Appended::Duplicate { last, .. } => {
+                self.n += texts.len() as u64;
+                self.tail = last;
+            }
+            other => panic!("not stored: {other:?}"),
+        }
+    }
+
     pub async fn ends(&mut self, log: &dyn Log) -> Offset {
         let terminal = Record::run_state(self.run.clone(), RunState::Ended(Terminal::Completed), "{}");
         match log.append(self.append_records(vec![terminal])).await.unwrap() {

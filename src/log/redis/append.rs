@@ -68,7 +68,7 @@ impl RedisLog {
             add(&mut command);
             async move { lua.send(&command, &mut connection).await }
         };
-        self.servers.call(keys.slot, Lane::Writes, request).await
+        self.servers.call(keys.slot, Lane::Writes, Some(&keys.ack), request).await
     }
 
     /// The arguments that every session script begins with.

@@ -202,7 +202,8 @@ fn question() -> Pipeline {
 async fn ask_node(node: &Node) -> Result<View, NoServer> {
     let State::Up(link) = node.state().borrow().clone() else { return Err(NoServer::Away("it is away".into())) };
     let question = question();
-    let asked = node.call(Lane::Writes, |mut connection, _| async move { question.query_async(&mut connection).await });
+    let asked =
+        node.call(Lane::Writes, None, |mut connection, _| async move { question.query_async(&mut connection).await });
     let (info, slots): (String, Value) = match timeout(PATIENCE, asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(failed)) => return Err(NoServer::Away(crate::log::Unavailable::from(failed).detail)),

@@ -44,6 +44,8 @@ pub(super) struct SessionKeys {
     pub(super) presence: String,
     /// How far each user has read.
     pub(super) cursors: String,
+    /// Written to by a barrier; not a key of the scripts.
+    pub(super) ack: String,
 }
 
 impl SessionKeys {
@@ -75,6 +77,7 @@ impl Keys {
             items: key("items"),
             presence: key("presence"),
             cursors: key("cursors"),
+            ack: key("ack"),
         }
     }
 

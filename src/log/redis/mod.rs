@@ -46,6 +46,7 @@ mod presence;
 mod push;
 mod queue;
 mod read;
+mod replication;
 mod rows;
 mod scripts;
 mod sentinel;
@@ -58,5 +59,5 @@ mod subjects;
 mod takeover;
 mod target;
 
-pub use options::{RedisOptions, RefusedStore};
+pub use options::{Ack, RedisOptions, RefusedStore};
 pub use store::RedisLog;

@@ -6,6 +6,16 @@ use std::time::Duration;
 
 use crate::log::Retention;
 
+/// When an entry counts as stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// When the primary has it in memory.
+    #[default]
+    Memory,
+    /// When a replica has it, too. Reads wait likewise, so that nobody sees what a failover could take back.
+    Replicated,
+}
+
 /// How to reach the server, and how to use it.
 #[derive(Clone)]
 pub struct RedisOptions {
@@ -19,6 +29,8 @@ pub struct RedisOptions {
     pub push_payload_limit: usize,
     /// PEM file of the authorities that sign the server's certificate, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// When an entry counts as stored.
+    pub ack: Ack,
     /// The longest that any operation takes; then it is `Unavailable`.
     pub deadline: Duration,
 }
@@ -32,6 +44,7 @@ impl RedisOptions {
             retention: Retention::default(),
             push_payload_limit: 64 << 10,
             ca_file: None,
+            ack: Ack::Memory,
             deadline: Duration::from_secs(2),
         }
     }
@@ -44,6 +57,7 @@ impl fmt::Debug for RedisOptions {
             .field("retention", &self.retention)
             .field("push_payload_limit", &self.push_payload_limit)
             .field("ca_file", &self.ca_file)
+            .field("ack", &self.ack)
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates};
 
 use super::deployment::{Address, Deployment};
-use super::options::{RedisOptions, RefusedStore, plain_reason};
+use super::options::{Ack, RedisOptions, RefusedStore, plain_reason};
 use super::server::NoServer;
 use crate::redis_url::{RedisUrl, Topology};
 
@@ -63,6 +63,11 @@ impl RedisOptions {
 }
 
 impl Target {
+    /// When an answer counts.
+    pub(super) fn ack(&self) -> Ack {
+        self.options.ack
+    }
+
     /// What connects to the server at `address`, with credentials and certificates as their files
     /// have them now.
     ///
