@@ -354,7 +354,23 @@ impl Followed {
                     self.announce(Phase::Following);
                 }
                 Read::NotFound if tail == Offset::ZERO => return Ok(false),
-                Read::NotFound => return Ok(true),
+                Read::NotFound => match hub.log.bounds(&self.session).await? {
+                    Bounds::Erased => return Ok(true),
+                    // It has changed between the two questions: the next look finds it so.
+                    Bounds::Live(_) | Bounds::Expired { .. } => return Ok(false),
+                    // The store has lost it and knows nothing of it: nobody has asked for that.
+                    Bounds::NotFound => {
+                        tracing::warn!(session = %self.session, from = %tail, "the log that was followed is gone");
+                        hub.pages.forget(self.number);
+                        let mut state = self.lock();
+                        state.exists = false;
+                        state.ring.roll_back(Offset::ZERO);
+                        state.active = Vec::new();
+                        drop(state);
+                        self.announce(Phase::Following);
+                        return Ok(false);
+                    }
+                },
             }
         }
     }
