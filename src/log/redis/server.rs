@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
 use super::deployment::{Address, Deployment};
-use super::options::{RefusedStore, plain_reason};
+use super::options::{Ack, RefusedStore, plain_reason};
 use super::target::Target;
 
 /// A server that can be used.
@@ -17,8 +17,18 @@ pub(super) struct Server {
     pub(super) identity: String,
     /// Since when it runs; zero where it does not say.
     pub(super) uptime: Duration,
+    /// How many replicas follow it, where it says so.
+    pub(super) replicas: Option<u32>,
     /// What its operator should know.
     pub(super) warnings: Vec<String>,
+}
+
+impl Server {
+    /// What keeps us from starting with it, although we would go on with it.
+    pub(super) fn unfit(&self, target: &Target, address: &Address) -> Option<RefusedStore> {
+        let alone = target.ack() == Ack::Replicated && self.replicas == Some(0);
+        alone.then(|| RefusedStore::NoReplica { address: address.to_string() })
+    }
 }
 
 /// Why there is no usable connection.
@@ -39,11 +49,29 @@ pub(super) async fn examine(
     let info: String =
         Cmd::new().arg("INFO").query_async(connection).await.map_err(|error| judge(&error, target, address))?;
     let server = read_info(&info, target, address)?;
-    // Without pushes nobody sees an entry arrive; a user without channels is a frequent mistake.
-    let probe = format!("{}:probe:start", target.prefix);
-    let published: Result<i64, RedisError> = Cmd::new().arg("PUBLISH").arg(probe).arg("").query_async(connection).await;
-    published.map_err(|error| judge(&error, target, address))?;
+    permit(connection, target).await.map_err(|error| judge(&error, target, address))?;
     Ok(server)
+}
+
+/// Does without consequences what needs a permission that is often forgotten. A user without channels is the
+/// frequent mistake: without pushes nobody sees an entry arrive.
+async fn permit(connection: &mut MultiplexedConnection, target: &Target) -> Result<(), RedisError> {
+    let publish = match target.deployment {
+        Deployment::Cluster { .. } => "SPUBLISH",
+        Deployment::Single(_) | Deployment::Sentinel { .. } => "PUBLISH",
+    };
+    let probe = format!("{}:probe:start", target.prefix);
+    match Cmd::new().arg(publish).arg(probe).arg("").exec_async(connection).await {
+        // A sharded channel is the business of one server, which need not be this one; it was permitted, though.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::ClusterDown)) => {}
+        published => published?,
+    }
+    if target.ack() == Ack::Replicated {
+        // For no replica, that is, at once.
+        Cmd::new().arg("WAIT").arg(0).arg(1).exec_async(connection).await?;
+    }
+    Ok(())
 }
 
 fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServer> {
@@ -51,11 +79,17 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
     let field = |name: &str| fields.get(name).copied().unwrap_or_default();
     let address = || at.to_string();
     let version = field("redis_version");
-    if is_older_than_6_2(version) {
-        return Err(NoServer::Refused(RefusedStore::Version { address: address(), found: version.into() }));
+    let in_cluster = matches!(target.deployment, Deployment::Cluster { .. });
+    match field("redis_mode") {
+        "sentinel" => return Err(NoServer::Refused(RefusedStore::Sentinel { address: address() })),
+        "cluster" if !in_cluster => return Err(NoServer::Refused(RefusedStore::Cluster { address: address() })),
+        "standalone" if in_cluster => return Err(NoServer::Refused(RefusedStore::NoCluster { address: address() })),
+        _ => {}
     }
-    if field("redis_mode") == "cluster" && !matches!(target.deployment, Deployment::Cluster { .. }) {
-        return Err(NoServer::Refused(RefusedStore::Cluster { address: address() }));
+    // Sharded channels came with 7.0. Valkey says 7.2.4 for the sake of those who ask.
+    let (oldest, needed) = if in_cluster { ((7, 0), "7.0 (for a cluster)") } else { ((6, 2), "6.2") };
+    if is_older(version, oldest) {
+        return Err(NoServer::Refused(RefusedStore::Version { address: address(), found: version.into(), needed }));
     }
     if field("role") == "slave" {
         return Err(NoServer::Away(format!("{} is a replica, which cannot be written to", at)));
@@ -80,13 +114,18 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
         ));
     }
     let uptime = Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0));
-    Ok(Server { identity: field("run_id").to_owned(), uptime, warnings })
+    Ok(Server {
+        identity: field("run_id").to_owned(),
+        uptime,
+        replicas: field("connected_slaves").parse().ok(),
+        warnings,
+    })
 }
 
-fn is_older_than_6_2(version: &str) -> bool {
+fn is_older(version: &str, oldest: (u32, u32)) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(major), Some(minor)) => (major, minor) < (6, 2),
+        (Some(major), Some(minor)) => (major, minor) < oldest,
         // Something compatible that does not say; the first script will tell.
         _ => false,
     }
@@ -110,10 +149,47 @@ pub(super) fn judge(error: &RedisError, target: &Target, address: &Address) -> N
         return NoServer::Refused(RefusedStore::Database { address, db: target.db });
     }
     // rustls reports through an I/O error; what the peer's certificate lacks does not pass by itself.
-    if text.contains("invalid peer certificate") || text.contains("received corrupt message") {
-        return NoServer::Refused(RefusedStore::Tls { address, reason: text });
+    if let Some(advice) = tls_advice(&text) {
+        return NoServer::Refused(RefusedStore::Tls { address, reason, advice });
     }
     NoServer::Away(format!("{address}: {reason}"))
+}
+
+/// The same for an error of what should be a sentinel.
+pub(super) fn judge_sentinel(error: &RedisError, target: &Target, sentinel: &Address) -> NoServer {
+    match judge(error, target, sentinel) {
+        NoServer::Refused(RefusedStore::Credentials { address, reason, .. }) => {
+            let user = target.sentinel_user().to_owned();
+            NoServer::Refused(RefusedStore::SentinelCredentials { address, user, reason })
+        }
+        NoServer::Refused(RefusedStore::Permission { address, reason, .. }) => {
+            NoServer::Refused(RefusedStore::SentinelPermission {
+                address,
+                user: target.sentinel_user().to_owned(),
+                reason,
+            })
+        }
+        _ if error.to_string().to_ascii_lowercase().contains("unknown command") => {
+            NoServer::Refused(RefusedStore::NoSentinel { address: sentinel.to_string() })
+        }
+        other => other,
+    }
+}
+
+/// What to change after a TLS error; `None`: it is none, or one that passes.
+fn tls_advice(text: &str) -> Option<&'static str> {
+    let advice = [
+        ("NotValidForName", "write a host that the server's certificate names into the store URL"),
+        ("not valid for name", "write a host that the server's certificate names into the store URL"),
+        ("xpired", "renew the server's certificate"),
+        ("invalid peer certificate", "name the CA that signed the server's certificate with store.ca_file"),
+        ("received corrupt message", "is TLS spoken there? Without it, write redis:// in the store URL"),
+        ("CertificateRequired", "the server asks for a certificate: set store.cert_file and store.key_file"),
+        ("UnknownCA", "the server does not know the CA that signed the certificate of store.cert_file"),
+        ("BadCertificate", "the server does not accept the certificate of store.cert_file"),
+        ("KeyMismatch", "store.key_file is not the key of the certificate of store.cert_file"),
+    ];
+    advice.into_iter().find(|(part, _)| text.contains(part)).map(|(_, advice)| advice)
 }
 
 #[cfg(test)]
