@@ -9,11 +9,11 @@ use sidestream::session::*;
 use crate::actors::*;
 use crate::redis_server::{RedisServer, RedisServerOptions, free_port};
 
-async fn refusal(options: RedisOptions) -> RefusedStore {
+pub async fn refusal(options: RedisOptions) -> RefusedStore {
     RedisLog::connect(options).await.err().expect("the server is refused")
 }
 
-async fn works(log: &RedisLog) {
+pub async fn works(log: &RedisLog) {
     let mut owner = Owner::new("works", "works");
     owner.open(log).await;
     owner.says(log, &["hello"]).await;
@@ -43,14 +43,6 @@ async fn a_certificate_of_an_unknown_authority_is_refused_in_words_that_say_what
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_speak_tls_is_explained() {
-    let server = RedisServer::start();
-    let log = connect(server.url().replace("redis://", "rediss://")).await;
-    let health = log.health().borrow().clone();
-    assert!(matches!(&health, StoreHealth::Down { reason } if reason.contains("needs redis://")), "{health:?}");
-}
-
-#[tokio::test]
 async fn a_user_with_no_more_than_the_named_permissions_is_enough() {
     let server = RedisServerOptions::default()
         .directive("user default off")
@@ -74,7 +66,7 @@ async fn wrong_or_missing_credentials_are_refused_without_repeating_them() {
         let refused = refusal(RedisOptions::new(server.url_as(credentials))).await;
         assert!(matches!(refused, RefusedStore::Credentials { .. }), "{credentials}: {refused}");
         let message = refused.to_string();
-        assert!(message.contains("user and password into the store URL"), "{message}");
+        assert!(message.contains("user and password in the store URL"), "{message}");
         assert!(!message.contains("wr0ng"), "{message}");
     }
     works(&*connect(server.url_as(":right")).await).await;

@@ -19,5 +19,7 @@ mod commanding;
 mod connecting;
 mod layout;
 mod losing;
+mod mistaken;
 mod pushing;
+mod secured;
 mod sentinels;
