@@ -10,7 +10,10 @@ use crate::actors::*;
 use crate::redis_server::{RedisServer, RedisServerOptions, free_port};
 
 pub async fn refusal(options: RedisOptions) -> RefusedStore {
-    RedisLog::connect(options).await.err().expect("the server is refused")
+    match RedisLog::connect(options).await {
+        Err(refused) => refused,
+        Ok(log) => panic!("the server is not refused: {:?}", *log.health().borrow()),
+    }
 }
 
 pub async fn works(log: &RedisLog) {

@@ -138,7 +138,7 @@ async fn a_user_of_a_cluster_needs_no_more_permissions_and_no_less() {
     for ack in [Ack::Memory, Ack::Replicated] {
         let options = RedisOptions { ack, ..RedisOptions::new(cluster.url_as("side:secret")) };
         let log = RedisLog::connect(options).await.unwrap();
-        let mut owner = Owner::new(format!("works {ack:?}").as_str(), "works");
+        let mut owner = Owner::new(format!("works-{ack:?}").as_str(), "works");
         owner.open(&*log).await;
         owner.says(&*log, &["hello"]).await;
     }

@@ -178,15 +178,27 @@ pub(super) fn judge_sentinel(error: &RedisError, target: &Target, sentinel: &Add
 
 /// What to change after a TLS error; `None`: it is none, or one that passes.
 fn tls_advice(text: &str) -> Option<&'static str> {
+    // The server has spoken (RFC 8446, 6.2), and what it says is mostly about us.
+    if let Some((_, alert)) = text.split_once("received fatal alert: ") {
+        return match alert {
+            "CertificateRequired" => Some("it asks for a certificate: set store.cert_file and store.key_file"),
+            "HandshakeFailure" => Some(
+                "does it ask for a certificate (store.cert_file and store.key_file), or for a TLS version or cipher that is too old?",
+            ),
+            "ProtocolVersion" => Some("it needs TLS 1.2 or newer"),
+            "DecryptError" | "AccessDenied" | "UnknownCA" => {
+                Some("it does not accept the certificate of store.cert_file")
+            }
+            alert if alert.contains("Certificate") => Some("it does not accept the certificate of store.cert_file"),
+            _ => None,
+        };
+    }
     let advice = [
-        ("NotValidForName", "write a host that the server's certificate names into the store URL"),
         ("not valid for name", "write a host that the server's certificate names into the store URL"),
-        ("xpired", "renew the server's certificate"),
+        ("NotValidForName", "write a host that the server's certificate names into the store URL"),
+        ("certificate expired", "renew the server's certificate"),
         ("invalid peer certificate", "name the CA that signed the server's certificate with store.ca_file"),
         ("received corrupt message", "is TLS spoken there? Without it, write redis:// in the store URL"),
-        ("CertificateRequired", "the server asks for a certificate: set store.cert_file and store.key_file"),
-        ("UnknownCA", "the server does not know the CA that signed the certificate of store.cert_file"),
-        ("BadCertificate", "the server does not accept the certificate of store.cert_file"),
         ("KeyMismatch", "store.key_file is not the key of the certificate of store.cert_file"),
     ];
     advice.into_iter().find(|(part, _)| text.contains(part)).map(|(_, advice)| advice)
