@@ -77,9 +77,10 @@ async fn a_redis_that_refuses_the_password_is_said_without_repeating_it() {
 #[tokio::test]
 async fn a_redis_that_is_something_else_is_said_with_what_to_write() {
     let (plain, encrypted) = (RedisServer::start(), RedisServerOptions::default().tls().start());
-    let member = RedisServerOptions::default().cluster().start();
+    let (stranger, member) =
+        (RedisServerOptions::default().tls().start(), RedisServerOptions::default().cluster().start());
     let at = |scheme: &str, server: &RedisServer, rest: &str| format!("{scheme}://127.0.0.1:{}{rest}", server.port());
-    let ca = format!("ca_file = \"{}\"", RedisServerOptions::default().tls().start().ca_file().display());
+    let ca = format!("ca_file = \"{}\"", stranger.ca_file().display());
     for (url, store, says) in [
         (at("redis", &plain, "/99"), "", "has no database 99"),
         (at("rediss", &plain, ""), "", "write redis://"),
