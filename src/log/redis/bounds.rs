@@ -42,8 +42,10 @@ pub(super) struct Meta {
     pub(super) entries: u64,
     pub(super) bytes: u64,
     pub(super) newest: Option<RunId>,
-    /// Tail and time (ms) of each change of server, oldest first.
+    /// Tail and date (ms) of each change of server, oldest first.
     pub(super) forks: Vec<(Offset, u64)>,
+    /// The server that wrote last.
+    pub(super) srv: String,
 }
 
 /// The layout of `docs/store-layout.md`; `session.lua` writes it.
@@ -60,7 +62,7 @@ pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
     pipeline
         .cmd("HMGET")
         .arg(&keys.meta)
-        .arg(&["v", "created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks"]);
+        .arg(&["v", "created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks", "srv"]);
     pipeline.cmd("GET").arg(&keys.tomb);
     pipeline.cmd("XLEN").arg(&keys.log);
 }
@@ -68,8 +70,8 @@ pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
 /// What the answers mean.
 pub(super) fn known(((seconds, micros), meta, tomb, length): KnownAnswer) -> Result<Known, Unavailable> {
     let now_ms = seconds * 1000 + micros / 1000;
-    let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks] =
-        <[Option<String>; 10]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
+    let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks, srv] =
+        <[Option<String>; 11]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
     if let Some(layout) = layout.filter(|layout| layout != LAYOUT) {
         let detail = format!("the session has layout {layout}, this version reads {LAYOUT}: upgrade this instance");
         return Err(Unavailable::new(detail));
@@ -90,6 +92,7 @@ pub(super) fn known(((seconds, micros), meta, tomb, length): KnownAnswer) -> Res
             bytes: number(bytes).unwrap_or(0),
             newest: newest.and_then(|run| RunId::from_store(&run).ok()),
             forks: forks.iter().flat_map(|forks| forks.split(' ')).filter_map(fork).collect(),
+            srv: srv.unwrap_or_default(),
         };
         if length == 0 && meta.entries > 0 {
             // The log alone was evicted; the next append will say so in meta.
@@ -128,7 +131,10 @@ impl RedisLog {
                 })
                 .await?;
             return Ok(match known((time, meta, tomb, length))? {
-                Known::Live(meta) => Bounds::Live(live(meta, active)),
+                Known::Live(meta) => {
+                    self.heard(meta.last);
+                    Bounds::Live(live(meta, active))
+                }
                 Known::Headless => {
                     self.mend(&keys).await?;
                     continue;

@@ -28,6 +28,7 @@ mod cancel;
 mod claims;
 mod commands;
 mod fields;
+mod floor;
 mod follow;
 mod gap;
 mod keys;

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::floor::Floor;
 use super::follow::Followers;
 use super::keys::Keys;
 use super::listener::Listener;
@@ -32,6 +33,7 @@ pub struct RedisLog {
     pub(super) followers: Arc<Followers>,
     pub(super) mailboxes: Mailboxes,
     pub(super) sizes: Sizes,
+    pub(super) floor: Floor,
     unpublished: AtomicU64,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
@@ -57,6 +59,7 @@ impl RedisLog {
             followers,
             mailboxes: Mailboxes::default(),
             sizes: Sizes::default(),
+            floor: Floor::default(),
             unpublished: AtomicU64::new(0),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
