@@ -39,6 +39,8 @@ pub(super) struct Meta {
     pub(super) trimmed: Offset,
     /// The last offset of a life of the session that expired before this one.
     pub(super) expired: Offset,
+    /// The last offset of the life that this one goes on from, of whatever that has died.
+    pub(super) base: Offset,
     pub(super) entries: u64,
     pub(super) bytes: u64,
     pub(super) newest: Option<RunId>,
@@ -59,10 +61,9 @@ pub(super) type KnownAnswer = ((u64, u64), Vec<Option<String>>, Option<String>, 
 /// Adds the commands that [`known`] understands.
 pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
     pipeline.cmd("TIME");
-    pipeline
-        .cmd("HMGET")
-        .arg(&keys.meta)
-        .arg(&["v", "created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks", "srv"]);
+    pipeline.cmd("HMGET").arg(&keys.meta).arg(&[
+        "v", "created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks", "srv", "base",
+    ]);
     pipeline.cmd("GET").arg(&keys.tomb);
     pipeline.cmd("XLEN").arg(&keys.log);
 }
@@ -70,8 +71,8 @@ pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
 /// What the answers mean.
 pub(super) fn known(((seconds, micros), meta, tomb, length): KnownAnswer) -> Result<Known, Unavailable> {
     let now_ms = seconds * 1000 + micros / 1000;
-    let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks, srv] =
-        <[Option<String>; 11]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
+    let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks, srv, base] =
+        <[Option<String>; 12]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
     if let Some(layout) = layout.filter(|layout| layout != LAYOUT) {
         let detail = format!("the session has layout {layout}, this version reads {LAYOUT}: upgrade this instance");
         return Err(Unavailable::new(detail));
@@ -88,6 +89,7 @@ pub(super) fn known(((seconds, micros), meta, tomb, length): KnownAnswer) -> Res
             last: place(last)?,
             trimmed: place(trimmed)?,
             expired: place(expired)?,
+            base: place(base)?,
             entries: number(entries).unwrap_or(0),
             bytes: number(bytes).unwrap_or(0),
             newest: newest.and_then(|run| RunId::from_store(&run).ok()),

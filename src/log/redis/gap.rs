@@ -47,6 +47,7 @@ pub(super) fn judge(meta: &Meta, cursor: Offset) -> Cursor {
         // been trimmed. The tail of a fork is the log's own.
         let own = meta.forks.iter().any(|(tail, _)| *tail == cursor);
         Cursor::Lost(match oldest_fork(meta, cursor).filter(|_| !own) {
+            _ if is_of_a_lost_life(meta, cursor) => lost(cursor, Offset::ZERO),
             Some(to) => lost(cursor, to),
             None => removed(cursor, meta.trimmed, GapReason::Trimmed),
         })
@@ -61,8 +62,7 @@ pub(super) fn removed(from: Offset, to: Offset, reason: GapReason) -> Gap {
 /// The gap of a cursor that the log does not have and has not removed: it is of a branch that is lost.
 /// `server`: the one that was asked; empty: not known.
 pub(super) fn rolled_back(meta: &Meta, cursor: Offset, server: &str) -> Gap {
-    if cursor.ms < meta.created_ms {
-        // Of an earlier life, of which nothing is left.
+    if is_of_a_lost_life(meta, cursor) {
         return lost(cursor, Offset::ZERO);
     }
     // Nobody has written here since the server took over; what was lost came after the tail.
@@ -79,6 +79,11 @@ pub(super) fn lost(from: Offset, to: Offset) -> Gap {
 fn oldest_fork(meta: &Meta, cursor: Offset) -> Option<Offset> {
     let fits = |&&(tail, at): &&(Offset, u64)| cursor.ms <= at.saturating_add(TOLERANCE_MS) && is_before(tail, cursor);
     meta.forks.iter().find(fits).map(|(tail, _)| *tail)
+}
+
+/// Whether the cursor is older than the session, which did not go on from there: of a life that was lost.
+fn is_of_a_lost_life(meta: &Meta, cursor: Offset) -> bool {
+    cursor.ms < meta.created_ms && !at_or_before(cursor, meta.base)
 }
 
 /// Whether `a` is `b`, or before it in both halves. An offset that is before it in one half only is
@@ -104,6 +109,7 @@ mod tests {
             last,
             trimmed,
             expired: Offset::ZERO,
+            base: Offset::ZERO,
             entries: last.seq - trimmed.seq,
             bytes: 0,
             newest: None,
@@ -134,7 +140,7 @@ mod tests {
     #[test]
     fn an_earlier_life_is_expired_and_not_trimmed() {
         let mut meta = meta(TRIMMED, LAST, &[]);
-        meta.expired = Offset::new(50, 5);
+        (meta.created_ms, meta.base, meta.expired) = (60, Offset::new(50, 5), Offset::new(50, 5));
         let reason = |cursor| match judge(&meta, cursor) {
             Cursor::Lost(gap) => gap.reason,
             other => panic!("{other:?}"),
@@ -171,8 +177,10 @@ mod tests {
 
     #[test]
     fn of_an_earlier_life_nothing_is_kept() {
-        let mut meta = meta(Offset::ZERO, LAST, &[(Offset::new(160, 2), 170)]);
-        meta.created_ms = 150;
+        let mut meta = meta(TRIMMED, LAST, &[(Offset::new(160, 2), 170)]);
+        (meta.created_ms, meta.base) = (150, Offset::new(90, 1));
+        assert!(matches!(judge(&meta, Offset::new(95, 2)), Cursor::Lost(gap) if gap.to == Offset::ZERO));
+        assert!(matches!(judge(&meta, Offset::new(90, 1)), Cursor::Lost(gap) if gap.reason == GapReason::Trimmed));
         assert_eq!(rolled_back(&meta, Offset::new(140, 3), "here").to, Offset::ZERO);
         assert_eq!(rolled_back(&meta, Offset::new(160, 3), "here").to, Offset::new(160, 2));
     }

@@ -24,6 +24,8 @@
 mod append;
 mod backoff;
 mod bounds;
+#[cfg(test)]
+mod branches;
 mod cancel;
 mod claims;
 mod commands;

@@ -339,6 +339,10 @@ local function write(s, batch, writer, value, set)
     for _, pair in ipairs({ 'v', LAYOUT, 'created', text(ms), 'trimmed', s.trimmed, 'srv', SRV }) do
       set[#set + 1] = pair
     end
+    if prev ~= ZERO then
+      set[#set + 1] = 'base'
+      set[#set + 1] = prev
+    end
     if s.expired then
       set[#set + 1] = 'expired'
       set[#set + 1] = s.expired
