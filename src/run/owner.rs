@@ -348,6 +348,7 @@ impl Owner {
             first_n,
             records,
             seen: self.seen,
+            skips: false,
         })
     }
 

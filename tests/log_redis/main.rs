@@ -20,4 +20,5 @@ mod connecting;
 mod layout;
 mod losing;
 mod pushing;
+mod replicating;
 mod sentinels;
