@@ -230,31 +230,3 @@ async fn a_run_that_is_given_up_says_what_its_caller_had_ahead_of_the_store() {
     assert_eq!(records[1].data, r#"{"code":"eager","first_n":2,"last_n":2}"#);
     assert_eq!(records[2].state(), Some(RunState::Ended(Terminal::Failed)));
 }
-
-#[tokio::test]
-async fn a_run_whose_entries_the_store_has_lost_gets_its_terminal_all_the_same() {
-    let store = Store::new(Duration::ZERO);
-    let (kept, mut appends) = watch::channel(Vec::new());
-    let kept = Arc::new(kept);
-    store.log.append.answers(move |append: Append| {
-        let tail = Offset::new(5, 3);
-        let last = tail.next(5);
-        let answer = match append.seen {
-            Some(seen) if seen == tail => {
-                Appended::Stored { first: last, last, flags: RunFlags::default(), next: None }
-            }
-            _ => Appended::RolledBack { tail, n: 1 },
-        };
-        kept.send_modify(|kept: &mut Vec<Append>| kept.push(append));
-        now(answer)
-    });
-    let (upstream, mut begun) = begun(&store, settings(), Tagging::Off).await;
-    upstream.send("data: a\n\n").await.unwrap();
-    assert_eq!(arrives(&mut begun.body).await.unwrap().unwrap(), "data: a\n\n");
-    let appends = timeout(PATIENCE, appends.wait_for(|appends| appends.last().is_some_and(ends_run)));
-    let last = appends.await.expect("no terminal comes").unwrap().last().cloned().unwrap();
-    assert_eq!((last.first_n, last.records.len()), (2, 1));
-    assert_eq!(last.records[0].state(), Some(RunState::Ended(Terminal::Failed)));
-    drop(upstream);
-    assert_eq!(arrives(&mut begun.body).await, None);
-}
