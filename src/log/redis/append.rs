@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use redis::Cmd;
+use redis::{Cmd, FromRedisValue};
 
 use super::RedisLog;
 use super::fields::{Batch, unexpected, word};
 use super::keys::SessionKeys;
-use super::supervisor::Lane;
+use super::node::Lane;
+use super::scripts::Lua;
 use crate::log::{Append, Appended, Closed, RunFlags, Unavailable, Writer};
 use crate::session::{Entry, Offset, Record, RunId, SessionId, Terminal};
 
@@ -19,12 +20,9 @@ impl RedisLog {
         let keys = self.keys.session(&session);
         let batch = Batch::of(&records, self.options.push_payload_limit);
         let terminal = terminal_of(&writer, &records);
-        let lua = &self.supervisor.scripts().append;
+        let lua = &self.servers.scripts().append;
         let answer: Vec<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), batch.weight());
-                self.add_bounds(&mut command, &identity);
+            .session_script(&keys, lua, batch.weight(), |command| {
                 match &writer {
                     Writer::Run { run, fence } => {
                         command.arg("run").arg(run.as_str()).arg(fence.counter).arg(word(&fence.nonce))
@@ -36,8 +34,7 @@ impl RedisLog {
                 };
                 command.arg(first_n).arg(seen.map(|seen| seen.to_string()).unwrap_or_default());
                 command.arg(terminal.map(Terminal::as_str).unwrap_or_default());
-                batch.add_to(&mut command, &records);
-                async move { lua.send(&command, &mut connection).await }
+                batch.add_to(command, &records);
             })
             .await?;
         match answer_of(&answer)[..] {
@@ -57,8 +54,25 @@ impl RedisLog {
         }
     }
 
+    /// Runs a script of a session; `add` adds its own arguments to those that all begin with.
+    pub(super) async fn session_script<T: FromRedisValue>(
+        &self,
+        keys: &SessionKeys,
+        lua: &Lua,
+        weight: (usize, usize),
+        add: impl Fn(&mut Cmd),
+    ) -> Result<T, Unavailable> {
+        let request = |mut connection, identity: Arc<str>| {
+            let mut command = lua.call(&keys.all(), weight);
+            self.add_bounds(&mut command, &identity);
+            add(&mut command);
+            async move { lua.send(&command, &mut connection).await }
+        };
+        self.servers.call(keys.slot, Lane::Writes, request).await
+    }
+
     /// The arguments that every session script begins with.
-    pub(super) fn add_bounds(&self, command: &mut Cmd, identity: &str) {
+    fn add_bounds(&self, command: &mut Cmd, identity: &str) {
         let retention = &self.options.retention;
         let ttl = u64::try_from(retention.ttl.as_millis()).unwrap_or(u64::MAX);
         command.arg(identity).arg(ttl).arg(retention.max_entries).arg(retention.max_bytes);

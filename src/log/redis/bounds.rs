@@ -1,15 +1,15 @@
 //! What is known of a session, and of all of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use redis::{Cmd, Pipeline};
+use redis::Pipeline;
 
 use super::RedisLog;
 use super::append::offset;
-use super::fields::{RunField, unexpected};
+use super::fields::{Clock, RunField, now_ms, unexpected};
 use super::keys::SessionKeys;
-use super::supervisor::Lane;
-use crate::log::{Bounds, Place, RunInfo, SessionBounds, SessionRow, Unavailable};
+use super::node::Lane;
+use crate::log::{Bounds, Place, RunInfo, SessionBounds, Unavailable};
 use crate::session::{Offset, RunId, SessionId};
 
 /// A session as meta and tombstone have it.
@@ -52,7 +52,7 @@ const LAYOUT: &str = "1";
 const EXACT: u64 = 1 << 53;
 
 /// The first four answers of [`add_known`]'s pipeline.
-pub(super) type KnownAnswer = ((u64, u64), Vec<Option<String>>, Option<String>, u64);
+pub(super) type KnownAnswer = (Clock, Vec<Option<String>>, Option<String>, u64);
 
 /// Adds the commands that [`known`] understands.
 pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
@@ -66,8 +66,8 @@ pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
 }
 
 /// What the answers mean.
-pub(super) fn known(((seconds, micros), meta, tomb, length): KnownAnswer) -> Result<Known, Unavailable> {
-    let now_ms = seconds * 1000 + micros / 1000;
+pub(super) fn known((clock, meta, tomb, length): KnownAnswer) -> Result<Known, Unavailable> {
+    let now_ms = now_ms(clock);
     let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks] =
         <[Option<String>; 10]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
     if let Some(layout) = layout.filter(|layout| layout != LAYOUT) {
@@ -122,10 +122,8 @@ impl RedisLog {
             add_known(&mut pipeline, &keys);
             pipeline.cmd("HGETALL").arg(&keys.active);
             let (time, meta, tomb, length, active) = self
-                .supervisor
-                .call(Lane::Writes, |mut connection, _| async move {
-                    pipeline.query_async::<(_, _, _, _, Vec<(String, String)>)>(&mut connection).await
-                })
+                .servers
+                .pipeline::<(_, _, _, _, Vec<(String, String)>)>(keys.slot, Lane::Writes, &pipeline)
                 .await?;
             return Ok(match known((time, meta, tomb, length))? {
                 Known::Live(meta) => Bounds::Live(live(meta, active)),
@@ -143,21 +141,18 @@ impl RedisLog {
 
     pub(super) async fn do_locate(&self, session: &SessionId, place: Place) -> Result<Option<Offset>, Unavailable> {
         let keys = self.keys.session(session);
-        let lua = &self.supervisor.scripts().locate;
+        let lua = &self.servers.scripts().locate;
         let (place, amount) = match place {
             Place::End => ("end", 0),
             Place::Last(n) => ("last", n.min(EXACT)),
             Place::Since(ms) => ("since", ms.min(EXACT)),
         };
         let ask = || {
-            self.supervisor.call(Lane::Pages, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (8, 512));
-                self.add_bounds(&mut command, &identity);
+            self.session_script(&keys, lua, (8, 512), |command| {
                 command.arg(place).arg(amount);
-                async move { lua.send::<Option<String>>(&command, &mut connection).await }
             })
         };
-        let mut found = ask().await?;
+        let mut found: Option<String> = ask().await?;
         if found.is_none() {
             self.mend(&keys).await?;
             found = ask().await?;
@@ -167,73 +162,8 @@ impl RedisLog {
 
     /// Rebuilds meta from the log, where meta is gone and the log is not.
     pub(super) async fn mend(&self, keys: &SessionKeys) -> Result<(), Unavailable> {
-        let lua = &self.supervisor.scripts().mend;
-        self.supervisor
-            .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (8, 512));
-                self.add_bounds(&mut command, &identity);
-                async move { lua.send(&command, &mut connection).await }
-            })
-            .await
-    }
-
-    pub(super) async fn do_sessions(&self, limit: usize) -> Result<Vec<SessionRow>, Unavailable> {
-        let mut rows = Vec::new();
-        let mut cursor = 0_u64;
-        let begun = Instant::now();
-        loop {
-            let pattern = self.keys.meta_pattern();
-            let (next, found): (u64, Vec<String>) = self
-                .supervisor
-                .call(Lane::Pages, |mut connection, _| async move {
-                    let mut scan = Cmd::new();
-                    scan.arg("SCAN").arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(500);
-                    scan.query_async(&mut connection).await
-                })
-                .await?;
-            let sessions: Vec<SessionId> = found.iter().filter_map(|key| self.keys.session_of_meta(key)).collect();
-            if !sessions.is_empty() {
-                rows.extend(self.rows_of(sessions).await?);
-                // A scan may show a key twice.
-                rows.sort_by(|a: &SessionRow, b| a.session.cmp(&b.session));
-                rows.dedup_by(|a, b| a.session == b.session);
-            }
-            cursor = next;
-            // Others may keep millions of keys on the same server.
-            if cursor == 0 || rows.len() >= limit || begun.elapsed() > self.options.deadline {
-                rows.truncate(limit);
-                return Ok(rows);
-            }
-        }
-    }
-
-    async fn rows_of(&self, sessions: Vec<SessionId>) -> Result<Vec<SessionRow>, Unavailable> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("TIME");
-        for session in &sessions {
-            let keys = self.keys.session(session);
-            pipeline.cmd("HMGET").arg(keys.meta).arg("expires").arg("last");
-            pipeline.cmd("HLEN").arg(keys.active);
-        }
-        let answers: Vec<redis::Value> = self
-            .supervisor
-            .call(Lane::Pages, |mut connection, _| async move { pipeline.query_async(&mut connection).await })
-            .await?;
-        let (time, answers) = answers.split_first().ok_or_else(|| unexpected("TIME"))?;
-        let (seconds, micros): (u64, u64) = redis::from_redis_value_ref(time).map_err(|_| unexpected("TIME"))?;
-        let now_ms = seconds * 1000 + micros / 1000;
-        let mut rows = Vec::new();
-        for (session, answer) in sessions.into_iter().zip(answers.chunks_exact(2)) {
-            let meta: (Option<u64>, Option<String>) =
-                redis::from_redis_value_ref(&answer[0]).map_err(|_| unexpected("HMGET"))?;
-            let active = redis::from_redis_value_ref(&answer[1]).map_err(|_| unexpected("HLEN"))?;
-            if let (Some(expires), Some(last)) = meta
-                && now_ms < expires
-            {
-                rows.push(SessionRow { session, tail: offset(&last)?, active });
-            }
-        }
-        Ok(rows)
+        let lua = &self.servers.scripts().mend;
+        self.session_script(keys, lua, (8, 512), |_| {}).await
     }
 }
 

@@ -5,7 +5,6 @@ use futures_util::future::try_join_all;
 use super::RedisLog;
 use super::append::offset;
 use super::fields::{unexpected, word};
-use super::supervisor::Lane;
 use crate::log::{CancelOutcome, CancelRequest, CancelTarget, Cancelled, Command, Unavailable};
 use crate::session::{InstanceId, RunId, SessionId, Terminal};
 
@@ -45,15 +44,11 @@ impl RedisLog {
         by: &str,
     ) -> Result<Vec<String>, Unavailable> {
         let keys = self.keys.session(session);
-        let lua = &self.supervisor.scripts().cancel;
-        self.supervisor
-            .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (8, by.len() + 512));
-                self.add_bounds(&mut command, &identity);
-                command.arg(target).arg(name).arg(by);
-                async move { lua.send(&command, &mut connection).await }
-            })
-            .await
+        let lua = &self.servers.scripts().cancel;
+        self.session_script(&keys, lua, (8, by.len() + 512), |command| {
+            command.arg(target).arg(name).arg(by);
+        })
+        .await
     }
 }
 

@@ -12,7 +12,6 @@
 
 use super::RedisLog;
 use super::fields::{unword, word};
-use super::supervisor::Lane;
 use crate::log::{COMMANDS_WAITING, Command, Commands, SteerOrder, Unavailable};
 use crate::random;
 use crate::session::{InstanceId, RunId, SessionId};
@@ -27,13 +26,10 @@ impl RedisLog {
     pub(super) async fn do_command(&self, instance: &InstanceId, command: Command) -> Result<bool, Unavailable> {
         let keys = [self.keys.alive(instance), self.keys.commands(instance), self.keys.commands_channel(instance)];
         let element = encode(&command);
-        let lua = &self.supervisor.scripts().command;
+        let lua = &self.servers.scripts().command;
         let mut command = lua.call(&keys.each_ref().map(String::as_str), (3, element.len() + 256));
         command.arg(element).arg(COMMAND_TTL_MS).arg(COMMANDS_WAITING);
-        let kept: String = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await?;
+        let kept: String = self.servers.script(self.keys.instances_slot(), lua, &command).await?;
         match &*kept {
             "kept" => Ok(true),
             "dead" => Ok(false),
@@ -45,7 +41,7 @@ impl RedisLog {
         let mailbox = self.mailboxes.of(instance);
         let commands = mailbox.listen();
         let subscribed = self.followers.add_mailbox(self.keys.commands_channel(instance), mailbox);
-        self.confirmed(subscribed).await?;
+        self.confirmed(self.keys.instances_slot(), subscribed).await?;
         Ok(commands)
     }
 }

@@ -9,6 +9,14 @@ use redis::{Cmd, Value};
 use crate::log::Unavailable;
 use crate::session::{Entry, InstanceId, Kind, Offset, Record, RunId, Terminal};
 
+/// What `TIME` answers: seconds and microseconds.
+pub(super) type Clock = (u64, u64);
+
+/// The server's time in milliseconds since the Unix epoch.
+pub(super) fn now_ms((seconds, micros): Clock) -> u64 {
+    seconds * 1000 + micros / 1000
+}
+
 /// The names and values of a record's fields, in the order in which they are stored.
 pub(super) fn strings_of(record: &Record) -> impl Iterator<Item = &str> {
     let kind = (record.kind != Kind::Event).then(|| record.kind.as_str());

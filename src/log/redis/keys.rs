@@ -4,10 +4,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
+use super::slots::Slot;
 use crate::session::{InstanceId, RunId, SessionId, Subject};
 
 /// All sessions belong to this tenant until tenants exist.
 const TENANT: &str = "default";
+
+/// Slots that are tried for a probe channel: enough for one server in a thousand to have one of them.
+const PROBE_ATTEMPTS: u64 = 10_000;
 
 /// Makes keys.
 #[derive(Debug, Clone)]
@@ -18,6 +22,8 @@ pub(super) struct Keys {
 /// The keys of one session; all in one slot.
 #[derive(Debug, Clone)]
 pub(super) struct SessionKeys {
+    /// Where they all are.
+    pub(super) slot: Slot,
     /// The stream.
     pub(super) log: String,
     /// What the scripts know of it.
@@ -58,6 +64,7 @@ impl Keys {
     pub(super) fn session(&self, session: &SessionId) -> SessionKeys {
         let key = |name: &str| format!("{}:{{{TENANT}:{session}}}:{name}", self.prefix);
         SessionKeys {
+            slot: Slot::of(&key("")),
             log: key("log"),
             meta: key("meta"),
             active: key("active"),
@@ -128,9 +135,15 @@ impl Keys {
         format!("{}:{{inst}}:all", self.prefix)
     }
 
-    /// The channel over which a listener hears itself.
-    pub(super) fn probe_channel(&self, random: u64) -> String {
-        format!("{}:probe:{random:016x}", self.prefix)
+    /// Where all keys of instances are.
+    pub(super) fn instances_slot(&self) -> Slot {
+        Slot::of(&self.all_instances())
+    }
+
+    /// A channel over which a listener hears itself, in a slot that `serves`. `None`: hardly any does.
+    pub(super) fn probe_channel(&self, random: u64, serves: impl Fn(Slot) -> bool) -> Option<String> {
+        let channel = |salt: u64| format!("{}:probe:{{{:016x}}}", self.prefix, random.wrapping_add(salt));
+        (0..PROBE_ATTEMPTS).map(channel).find(|channel| serves(Slot::of(channel)))
     }
 }
 

@@ -7,7 +7,7 @@ use redis::Cmd;
 use super::RedisLog;
 use super::commands::COMMAND_TTL_MS;
 use super::fields::unexpected;
-use super::supervisor::Lane;
+use super::node::Lane;
 use crate::log::{DeadInstance, Renewal, Unavailable};
 use crate::session::{InstanceId, RunId, SessionId};
 
@@ -21,13 +21,10 @@ impl RedisLog {
         session: &SessionId,
         run: &RunId,
     ) -> Result<bool, Unavailable> {
-        let lua = &self.supervisor.scripts().enlist;
+        let lua = &self.servers.scripts().enlist;
         let mut command = lua.call(&self.instance_keys(instance).each_ref().map(String::as_str), (3, 256));
         command.arg(instance.as_str()).arg(member(session, run)).arg(self.keep_ms());
-        let listed: u8 = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await?;
+        let listed: u8 = self.servers.script(self.keys.instances_slot(), lua, &command).await?;
         Ok(listed == 1)
     }
 
@@ -38,9 +35,7 @@ impl RedisLog {
         run: &RunId,
     ) -> Result<(), Unavailable> {
         let command = Cmd::new().arg("SREM").arg(self.keys.runs(instance)).arg(member(session, run)).take();
-        self.supervisor
-            .call(Lane::Writes, |mut connection, _| async move { command.exec_async(&mut connection).await })
-            .await
+        self.servers.command(self.keys.instances_slot(), Lane::Writes, &command).await
     }
 
     pub(super) async fn do_is_listed(
@@ -53,10 +48,8 @@ impl RedisLog {
         let mut pipeline = redis::pipe();
         pipeline.cmd("SISMEMBER").arg(self.keys.runs(instance)).arg(&member);
         pipeline.cmd("ZRANGE").arg(&all).arg(0).arg(-1);
-        let (listed, instances): (bool, Vec<String>) = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { pipeline.query_async(&mut connection).await })
-            .await?;
+        let (listed, instances): (bool, Vec<String>) =
+            self.servers.pipeline(self.keys.instances_slot(), Lane::Writes, &pipeline).await?;
         // A list of an instance that is not among all of them is found by nobody.
         if listed && instances.iter().any(|id| id == instance.as_str()) {
             return Ok(true);
@@ -69,15 +62,12 @@ impl RedisLog {
         for other in &others {
             pipeline.cmd("SISMEMBER").arg(self.keys.runs(other)).arg(&member);
         }
-        let listed: Vec<bool> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { pipeline.query_async(&mut connection).await })
-            .await?;
+        let listed: Vec<bool> = self.servers.pipeline(self.keys.instances_slot(), Lane::Writes, &pipeline).await?;
         Ok(listed.contains(&true))
     }
 
     pub(super) async fn do_renew(&self, instance: &InstanceId, lease: Duration) -> Result<Renewal, Unavailable> {
-        let lua = &self.supervisor.scripts().renew;
+        let lua = &self.servers.scripts().renew;
         let mailbox = self.mailboxes.of(instance);
         let heard = mailbox.heard();
         let [alive, runs, all] = self.instance_keys(instance);
@@ -85,10 +75,7 @@ impl RedisLog {
         let mut command = lua.call(&keys, (4 + heard.len(), 256 + heard.iter().map(String::len).sum::<usize>()));
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX).max(1);
         command.arg(instance.as_str()).arg(lease_ms).arg(self.keep_ms().max(lease_ms)).arg(COMMAND_TTL_MS).arg(&heard);
-        let answer: Vec<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await?;
+        let answer: Vec<String> = self.servers.script(self.keys.instances_slot(), lua, &command).await?;
         match answer.split_first() {
             Some((state, waiting)) if state == "alive" => {
                 Ok(Renewal::Alive { commands: mailbox.renewed(&heard, waiting) })
@@ -102,21 +89,16 @@ impl RedisLog {
     }
 
     pub(super) async fn do_resign(&self, instance: &InstanceId) -> Result<(), Unavailable> {
-        let lua = &self.supervisor.scripts().resign;
+        let lua = &self.servers.scripts().resign;
         let mut command = lua.call(&self.instance_keys(instance).each_ref().map(String::as_str), (2, 256));
         command.arg(instance.as_str()).arg(self.keep_ms());
         self.mailboxes.forget(instance);
-        self.supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await
+        self.servers.script(self.keys.instances_slot(), lua, &command).await
     }
 
     pub(super) async fn do_is_dead(&self, instance: &InstanceId) -> Result<bool, Unavailable> {
         let command = Cmd::new().arg("GET").arg(self.keys.alive(instance)).take();
-        let state: Option<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { command.query_async(&mut connection).await })
-            .await?;
+        let state: Option<String> = self.servers.command(self.keys.instances_slot(), Lane::Writes, &command).await?;
         // Without a state it may be a living one whose lease a server that was away has lost.
         Ok(state.as_deref() == Some("dead"))
     }
@@ -124,10 +106,7 @@ impl RedisLog {
     pub(super) async fn do_sweep(&self, by: &InstanceId) -> Result<Vec<DeadInstance>, Unavailable> {
         let all = self.keys.all_instances();
         let members = Cmd::new().arg("ZRANGE").arg(&all).arg(0).arg(-1).take();
-        let members: Vec<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { members.query_async(&mut connection).await })
-            .await?;
+        let members: Vec<String> = self.servers.command(self.keys.instances_slot(), Lane::Writes, &members).await?;
         let others: Vec<InstanceId> =
             members.iter().filter_map(|id| InstanceId::from_store(id).ok()).filter(|id| id != by).collect();
         if others.is_empty() {
@@ -139,16 +118,13 @@ impl RedisLog {
             keys.push(self.keys.runs(other));
         }
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let lua = &self.supervisor.scripts().sweep;
+        let lua = &self.servers.scripts().sweep;
         let mut command = lua.call(&keys, (others.len() + 1, 64 * others.len()));
         command.arg(self.keep_ms());
         for other in &others {
             command.arg(other.as_str());
         }
-        let dead: Vec<Vec<String>> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await?;
+        let dead: Vec<Vec<String>> = self.servers.script(self.keys.instances_slot(), lua, &command).await?;
         Ok(dead.iter().filter_map(|row| dead_instance(row)).collect())
     }
 

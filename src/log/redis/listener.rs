@@ -1,24 +1,28 @@
-//! The pub/sub connection of all followed sessions.
+//! The pub/sub connection to one server, for the followed channels that it carries.
 //!
 //! It is rebuilt when it breaks, when the command connection was renewed (the server may be another
 //! one, while this connection still hangs on the old), and when it is silent for 5 s and a message
 //! to ourselves does not come back. Whenever it was rebuilt, every follower is told to read.
+//! In a cluster, channels are sharded: they go where their slot goes, and the server drops them when it is gone.
 //! Must never: decide what a push means.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::{MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{Backoff, random};
 use super::follow::Followers;
 use super::keys::Keys;
+use super::node::{Lane, Link, Node, State};
 use super::options::plain_reason;
-use super::supervisor::{Lane, State, Supervisor};
+use super::servers::Servers;
+use super::slots::Slot;
 
 /// Time to connect, and to confirm a subscription.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,16 +35,17 @@ const CHUNK: usize = 256;
 
 /// See the module.
 pub(super) struct Listener {
-    supervisor: Arc<Supervisor>,
+    servers: Arc<Servers>,
+    node: Arc<Node>,
     followers: Arc<Followers>,
-    probe: String,
-    stop: CancellationToken,
+    keys: Keys,
 }
 
 /// What the connection's receiving side tells.
 struct Ear {
+    node: u64,
     followers: Arc<Followers>,
-    probe: String,
+    probe: Option<String>,
     since: Instant,
     /// Milliseconds from `since` to the newest message.
     heard: AtomicU64,
@@ -48,65 +53,82 @@ struct Ear {
 }
 
 impl Listener {
-    /// Listens until `stop`.
-    pub(super) fn start(supervisor: Arc<Supervisor>, followers: Arc<Followers>, keys: &Keys, stop: CancellationToken) {
-        let probe = keys.probe_channel(random());
-        tokio::spawn(Listener { supervisor, followers, probe, stop }.run());
+    /// Listens to every server there is, until it is stopped.
+    pub(super) fn start(servers: Arc<Servers>, followers: Arc<Followers>, keys: Keys, stop: CancellationToken) {
+        tokio::spawn(async move {
+            let mut map = servers.map();
+            let mut known: HashSet<u64> = HashSet::new();
+            loop {
+                let now = map.borrow_and_update().clone();
+                followers.assign(now.clone());
+                known.retain(|number| now.nodes().iter().any(|node| node.number == *number));
+                for node in now.nodes().iter().filter(|node| known.insert(node.number)) {
+                    let (servers, node, followers, keys) =
+                        (servers.clone(), node.clone(), followers.clone(), keys.clone());
+                    tokio::spawn(Listener { servers, node, followers, keys }.run());
+                }
+                tokio::select! {
+                    changed = map.changed() => if changed.is_err() { break },
+                    () = stop.cancelled() => break,
+                }
+            }
+        });
     }
 
     async fn run(self) {
         let mut backoff = Backoff::default();
-        let mut connections = 0_u64;
-        while let Some(generation) = self.wait_for_server().await {
-            connections += 1;
+        while let Some(link) = self.wait_for_server().await {
             let began = Instant::now();
             let ended = tokio::select! {
-                ended = self.listen(generation, connections > 1) => ended,
-                () = self.stop.cancelled() => break,
+                ended = self.listen(&link) => ended,
+                () = self.node.stopped() => break,
             };
-            self.followers.lost();
-            tracing::warn!(reason = ended, "lost the pub/sub connection to Redis; followers read until it is back");
+            self.followers.lost(self.node.number);
+            tracing::warn!(address = %link.address, reason = ended, "lost the pub/sub connection to Redis; followers read until it is back");
             if began.elapsed() > SILENCE {
                 backoff = Backoff::default();
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
-                () = self.stop.cancelled() => break,
+                () = self.node.stopped() => break,
             }
         }
-        self.followers.close();
+        self.followers.lost(self.node.number);
     }
 
-    /// The generation of the command connection, once there is one; `None`: stopped.
-    async fn wait_for_server(&self) -> Option<u64> {
-        let mut state = self.supervisor.state();
+    /// The command connections, once there are any; `None`: stopped.
+    async fn wait_for_server(&self) -> Option<Link> {
+        let mut state = self.node.state();
         tokio::select! {
             state = state.wait_for(|state| matches!(state, State::Up(_))) => match &*state.ok()? {
-                State::Up(link) => Some(link.generation),
+                State::Up(link) => Some(link.clone()),
                 State::Down(_) => None,
             },
-            () = self.stop.cancelled() => None,
+            () = self.node.stopped() => None,
         }
     }
 
     /// Until the connection is of no use; says why.
-    async fn listen(&self, generation: u64, again: bool) -> String {
+    async fn listen(&self, link: &Link) -> String {
+        let number = self.node.number;
         let ear = Arc::new(Ear {
+            node: number,
             followers: self.followers.clone(),
-            probe: self.probe.clone(),
+            probe: self.probe(),
             since: Instant::now(),
             heard: AtomicU64::new(0),
             lost: Notify::new(),
         });
-        let mut connection = match self.connect(ear.clone()).await {
+        let mut connection = match self.connect(link, ear.clone()).await {
             Ok(connection) => connection,
             Err(reason) => return reason,
         };
-        let all = self.followers.all();
-        if let Err(reason) = self.subscribe(&mut connection, &all, again).await {
+        let mut changed = self.followers.watch();
+        if let Err(reason) = self.subscribe(&mut connection, &self.followers.all(number)).await {
             return reason;
         }
-        let mut state = self.supervisor.state();
+        let generation = link.generation;
+        let mut state = self.node.state();
         let renewed = async {
             let _ = state.wait_for(|state| !matches!(state, State::Up(link) if link.generation == generation)).await;
         };
@@ -117,27 +139,37 @@ impl Listener {
             tokio::select! {
                 () = ear.lost.notified() => return "the connection was closed".into(),
                 () = &mut renewed => return "the command connection was lost or renewed".into(),
-                () = self.followers.changed() => {
+                _ = changed.changed() => {
                     if let Err(reason) = self.apply_changes(&mut connection).await {
                         return reason;
                     }
                 }
                 _ = tick.tick() => {
-                    self.followers.prune();
+                    self.followers.prune(number);
                     let (now, heard) = (ear.now(), ear.heard.load(Ordering::Relaxed));
-                    probed = match probed {
-                        Some(at) if heard >= at => None,
-                        Some(at) if now - at > 2000 => return "it does not hear what is published".into(),
-                        Some(at) => Some(at),
-                        None if Duration::from_millis(now - heard) >= SILENCE => self.send_probe().await.then_some(now),
-                        None => None,
+                    probed = match (probed, &ear.probe) {
+                        (Some(at), _) if heard >= at => None,
+                        (Some(at), _) if now - at > 2000 => return "it does not hear what is published".into(),
+                        (Some(at), _) => Some(at),
+                        (None, Some(probe)) if Duration::from_millis(now - heard) >= SILENCE => {
+                            self.send_probe(probe).await.then_some(now)
+                        }
+                        (None, _) => None,
                     };
                 }
             }
         }
     }
 
-    async fn connect(&self, ear: Arc<Ear>) -> Result<MultiplexedConnection, String> {
+    /// A channel of this server's; `None`: it has no slots, or hardly any.
+    fn probe(&self) -> Option<String> {
+        let map = self.servers.map().borrow().clone();
+        let ours = |slot| map.node(slot).is_some_and(|node| node.number == self.node.number);
+        self.keys.probe_channel(random(), ours)
+    }
+
+    async fn connect(&self, link: &Link, ear: Arc<Ear>) -> Result<MultiplexedConnection, String> {
+        let probe = ear.probe.clone();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE))
@@ -145,69 +177,93 @@ impl Listener {
                 ear.hear(push);
                 Ok(())
             });
-        let client = &self.supervisor.target().pushes;
-        let explain = |error: RedisError| plain_reason(&error);
+        let target = &self.node.common().target;
+        let client = target.client(&link.address, ProtocolVersion::RESP3).map_err(|refused| refused.to_string())?;
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = tokio::time::timeout(PATIENCE, connecting)
             .await
             .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
-            .map_err(explain)?;
-        connection.subscribe(&self.probe).await.map_err(explain)?;
+            .map_err(|error| plain_reason(&error))?;
+        self.subscribe(&mut connection, probe.as_slice()).await?;
         Ok(connection)
     }
 
     async fn apply_changes(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
-        let changes = self.followers.changes();
-        for chunk in changes.leave.chunks(CHUNK) {
-            connection.unsubscribe(chunk).await.map_err(|error| plain_reason(&error))?;
-        }
-        self.subscribe(connection, &changes.subscribe, false).await
+        let changes = self.followers.changes(self.node.number);
+        self.send(connection, ["UNSUBSCRIBE", "SUNSUBSCRIBE"], &changes.leave).await?;
+        self.subscribe(connection, &changes.subscribe).await
     }
 
-    async fn subscribe(
+    async fn subscribe(&self, connection: &mut MultiplexedConnection, names: &[String]) -> Result<(), String> {
+        self.send(connection, ["SUBSCRIBE", "SSUBSCRIBE"], names).await
+    }
+
+    /// Sends a command per channel, many at a time. What the server confirms is heard as it comes: a slot
+    /// that leaves in that moment says so between the confirmations, and what answers which cannot be told.
+    async fn send(
         &self,
         connection: &mut MultiplexedConnection,
+        [plain, sharded]: [&str; 2],
         names: &[String],
-        again: bool,
     ) -> Result<(), String> {
+        let command = if self.servers.is_sharded() { sharded } else { plain };
         for chunk in names.chunks(CHUNK) {
-            connection.subscribe(chunk).await.map_err(|error| plain_reason(&error))?;
-            self.followers.confirmed(chunk, again);
+            let mut pipeline = redis::pipe();
+            for name in chunk {
+                pipeline.cmd(command).arg(name).ignore();
+            }
+            if let Err(error) = pipeline.exec_async(connection).await {
+                return Err(plain_reason(&error));
+            }
         }
         Ok(())
     }
 
     /// Publishes to ourselves. Where that fails the command connection has a problem of its own.
-    async fn send_probe(&self) -> bool {
-        let publish = Cmd::new().arg("PUBLISH").arg(&self.probe).arg("").take();
-        let sent = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { publish.query_async::<i64>(&mut connection).await });
-        sent.await.is_ok()
+    async fn send_probe(&self, probe: &str) -> bool {
+        let publish = Cmd::new().arg(self.servers.publish()).arg(probe).arg("").take();
+        self.servers.command::<i64>(Slot::of(probe), Lane::Writes, &publish).await.is_ok()
     }
 }
 
 impl Ear {
     /// Called by the connection for every push; never blocks.
     fn hear(&self, push: PushInfo) {
+        self.heard.store(self.now(), Ordering::Relaxed);
         match push.kind {
             PushKind::Disconnection => self.lost.notify_one(),
-            PushKind::Message => {
-                self.heard.store(self.now(), Ordering::Relaxed);
+            PushKind::Message | PushKind::SMessage => {
                 let Ok([Value::BulkString(channel), Value::BulkString(message)]) = <[Value; 2]>::try_from(push.data)
                 else {
                     return;
                 };
                 match str::from_utf8(&channel) {
-                    Ok(channel) if channel != self.probe => self.followers.pushed(channel, message),
+                    Ok(channel) if self.probe.as_deref() != Some(channel) => self.followers.pushed(channel, message),
                     _ => {}
                 }
             }
-            _ => self.heard.store(self.now(), Ordering::Relaxed),
+            PushKind::Subscribe | PushKind::SSubscribe => {
+                if let Some(channel) = channel_of(&push) {
+                    self.followers.confirmed(self.node, channel);
+                }
+            }
+            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
+                if let Some(channel) = channel_of(&push) {
+                    self.followers.dropped(self.node, channel);
+                }
+            }
+            _ => {}
         }
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn channel_of(push: &PushInfo) -> Option<&str> {
+    match push.data.first() {
+        Some(Value::BulkString(channel)) => str::from_utf8(channel).ok(),
+        _ => None,
     }
 }

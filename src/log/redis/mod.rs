@@ -9,8 +9,11 @@
 //! append open takeover cancel queue read bounds leases claims   one operation (or noun) each
 //! presence subjects   who is here, how far users have read; whose sessions are
 //! commands    what is said to an instance                mailbox     what our own instances have heard
-//! supervisor  the connection: alive, or known to be down  server     what it is connected to
-//! listener    the pub/sub connection                      follow     who follows which session
+//! rows        lists of sessions
+//! target deployment   the options, checked; where the servers are
+//! servers     which server is asked                      slots      which has what
+//! node        the connections to one: alive, or known to be down   server   what it is
+//! listener    the pub/sub connection to one              follow     who follows which session
 //! keys fields push notes scripts                          names, entries, pushes, Lua
 //! ```
 //!
@@ -18,15 +21,16 @@
 //! failure), use a key that is not in `keys`, or let a caller wait for a connection.
 //!
 //! Seams: all keys of a session share the hash tag `{default:<session>}` and are declared to their
-//! script; only the supervisor and the listener know what a connection is. Cluster and Sentinel
-//! change those two.
+//! script; only `node` and `listener` know what a connection is, and only `servers` that there may be several.
 
 mod append;
 mod backoff;
 mod bounds;
 mod cancel;
 mod claims;
+mod cluster;
 mod commands;
+mod deployment;
 mod fields;
 mod follow;
 mod gap;
@@ -34,6 +38,7 @@ mod keys;
 mod leases;
 mod listener;
 mod mailbox;
+mod node;
 mod notes;
 mod open;
 mod options;
@@ -41,12 +46,17 @@ mod presence;
 mod push;
 mod queue;
 mod read;
+mod rows;
 mod scripts;
+mod sentinel;
 mod server;
+mod servers;
+mod slots;
 mod store;
 mod subjects;
-mod supervisor;
+
 mod takeover;
+mod target;
 
 pub use options::{RedisOptions, RefusedStore};
 pub use store::RedisLog;

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
-
 use crate::log::Retention;
 
 /// How to reach the server, and how to use it.
@@ -124,6 +122,20 @@ pub enum RefusedStore {
         /// The server.
         address: String,
     },
+    /// The sentinels watch over no primary of this name.
+    #[error("the sentinel at {address} knows no primary {master:?}: write its name into the store URL, ?master=NAME")]
+    Master {
+        /// The sentinel.
+        address: String,
+        /// The name.
+        master: String,
+    },
+    /// The server is not a part of a cluster.
+    #[error("the Redis server at {address} is not in cluster mode: write redis:// instead of redis-cluster://")]
+    NoCluster {
+        /// The server.
+        address: String,
+    },
     /// The user may not do what is needed.
     #[error(
         "the Redis user {user} at {address} lacks a permission: {reason}; grant it with ACL SETUSER {user} ~{prefix}:* \
@@ -139,95 +151,6 @@ pub enum RefusedStore {
         /// What the server said.
         reason: String,
     },
-}
-
-/// The options, checked: everything that can be known without the server.
-#[derive(Clone)]
-pub(super) struct Target {
-    /// For commands.
-    pub(super) commands: Client,
-    /// For pushes: the protocol that carries both answers and pushes.
-    pub(super) pushes: Client,
-    /// `host:port`, for messages.
-    pub(super) address: String,
-    /// The user's name, for messages.
-    pub(super) user: String,
-    /// The database number.
-    pub(super) db: i64,
-    /// Whether the connection is encrypted.
-    pub(super) tls: bool,
-    /// What every key begins with.
-    pub(super) prefix: String,
-}
-
-impl RedisOptions {
-    /// Checks the options.
-    pub(super) fn target(&self) -> Result<Target, RefusedStore> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if !(1..=64).contains(&self.key_prefix.len()) || !self.key_prefix.bytes().all(plain) {
-            return Err(RefusedStore::KeyPrefix { prefix: self.key_prefix.clone() });
-        }
-        let retention = &self.retention;
-        if retention.ttl.as_millis() == 0 || retention.max_entries == 0 || retention.max_bytes == 0 {
-            return Err(RefusedStore::Retention);
-        }
-        if !self.url.starts_with("redis://") && !self.url.starts_with("rediss://") {
-            return Err(RefusedStore::Url { reason: "its scheme is neither redis:// nor rediss://".into() });
-        }
-        let refused = |error: redis::RedisError| RefusedStore::Url { reason: plain_reason(&error) };
-        let info = self.url.as_str().into_connection_info().map_err(refused)?;
-        let (address, tls) = match info.addr() {
-            ConnectionAddr::TcpTls { insecure: true, .. } => {
-                let reason = "#insecure would trust any server; name the CA's file instead".into();
-                return Err(RefusedStore::Url { reason });
-            }
-            ConnectionAddr::TcpTls { host, port, .. } => (format!("{host}:{port}"), true),
-            ConnectionAddr::Tcp(host, port) => (format!("{host}:{port}"), false),
-            _ => return Err(RefusedStore::Url { reason: "it names no host".into() }),
-        };
-        let authorities = self.authorities(tls)?;
-        let client = |protocol| {
-            let info = with_protocol(&info, protocol);
-            match &authorities {
-                Some(pem) => {
-                    let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
-                    let path = self.ca_file.clone().unwrap_or_default();
-                    Client::build_with_tls(info, certificates)
-                        .map_err(|error| RefusedStore::CaFile { path, reason: plain_reason(&error) })
-                }
-                None => Client::open(info).map_err(refused),
-            }
-        };
-        Ok(Target {
-            commands: client(ProtocolVersion::RESP2)?,
-            pushes: client(ProtocolVersion::RESP3)?,
-            address,
-            user: info.redis_settings().username().unwrap_or("default").to_owned(),
-            db: info.redis_settings().db(),
-            tls,
-            prefix: self.key_prefix.clone(),
-        })
-    }
-
-    fn authorities(&self, tls: bool) -> Result<Option<Vec<u8>>, RefusedStore> {
-        let Some(path) = &self.ca_file else { return Ok(None) };
-        let refused = |reason: String| RefusedStore::CaFile { path: path.clone(), reason };
-        if !tls {
-            return Err(refused("the store URL does not use TLS (rediss://)".into()));
-        }
-        let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-        if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
-            return Err(refused("it holds no PEM certificate".into()));
-        }
-        Ok(Some(pem))
-    }
-}
-
-fn with_protocol(info: &ConnectionInfo, protocol: ProtocolVersion) -> ConnectionInfo {
-    let settings =
-        info.redis_settings().clone().set_protocol(protocol).set_lib_name("sidestream", env!("CARGO_PKG_VERSION"));
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    info.clone().set_redis_settings(settings).set_tcp_settings(tcp)
 }
 
 /// What an error says, on one line.

@@ -6,9 +6,10 @@ use redis::Cmd;
 
 use super::RedisLog;
 use super::append::{answer_of, offset};
-use super::fields::unexpected;
+use super::fields::{Clock, now_ms, unexpected};
+use super::node::Lane;
 use super::notes;
-use super::supervisor::Lane;
+use super::slots::Slot;
 use crate::log::{Appeared, Ephemeral, MOST_CURSORS, MOST_PRESENT, Marked, Present, ReadCursor, Shared, Unavailable};
 use crate::session::{ClientName, ConnectionId, SessionId};
 
@@ -20,14 +21,11 @@ impl RedisLog {
         lease: Duration,
     ) -> Result<Appeared, Unavailable> {
         let keys = self.keys.session(session);
-        let lua = &self.supervisor.scripts().appear;
+        let lua = &self.servers.scripts().appear;
         let mut command = lua.call(&[&keys.presence, &keys.channel], (5, client.state.len() + 256));
         command.arg(client.connection.as_str()).arg(client.client.as_str()).arg(&*client.state);
         command.arg(millis(lease)).arg(MOST_PRESENT);
-        let answer: String = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await?;
+        let answer: String = self.servers.script(keys.slot, lua, &command).await?;
         match &*answer {
             "here" => Ok(Appeared::Here),
             "full" => Ok(Appeared::Full),
@@ -42,40 +40,31 @@ impl RedisLog {
         lease: Duration,
     ) -> Result<Vec<ConnectionId>, Unavailable> {
         let keys = self.keys.session(session);
-        let lua = &self.supervisor.scripts().stay;
+        let lua = &self.servers.scripts().stay;
         let mut command = lua.call(&[&keys.presence], (1 + connections.len(), 256 + 40 * connections.len()));
         command.arg(millis(lease));
         for connection in &connections {
             command.arg(connection.as_str());
         }
-        let missing: Vec<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await?;
+        let missing: Vec<String> = self.servers.script(keys.slot, lua, &command).await?;
         Ok(connections.into_iter().filter(|connection| missing.iter().any(|id| id == connection.as_str())).collect())
     }
 
     pub(super) async fn do_depart(&self, session: &SessionId, connection: &ConnectionId) -> Result<(), Unavailable> {
         let keys = self.keys.session(session);
-        let lua = &self.supervisor.scripts().depart;
+        let lua = &self.servers.scripts().depart;
         let mut command = lua.call(&[&keys.presence, &keys.channel], (1, 256));
         command.arg(connection.as_str());
-        self.supervisor
-            .call(Lane::Writes, |mut connection, _| async move { lua.send(&command, &mut connection).await })
-            .await
+        self.servers.script(keys.slot, lua, &command).await
     }
 
     pub(super) async fn do_mark_read(&self, session: &SessionId, cursor: ReadCursor) -> Result<Marked, Unavailable> {
         let keys = self.keys.session(session);
-        let lua = &self.supervisor.scripts().read;
+        let lua = &self.servers.scripts().read;
         let answer: Vec<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (8, 768));
-                self.add_bounds(&mut command, &identity);
+            .session_script(&keys, lua, (8, 768), |command| {
                 command.arg(cursor.user.to_word()).arg(cursor.client.as_str()).arg(cursor.offset.to_string());
                 command.arg(MOST_CURSORS);
-                async move { lua.send(&command, &mut connection).await }
             })
             .await?;
         match answer_of(&answer)[..] {
@@ -87,10 +76,9 @@ impl RedisLog {
     }
 
     pub(super) async fn do_say(&self, session: &SessionId, said: Ephemeral) -> Result<(), Unavailable> {
-        let publish = Cmd::new().arg("PUBLISH").arg(self.keys.channel(session)).arg(notes::encode(&said)).take();
-        self.supervisor
-            .call(Lane::Writes, |mut connection, _| async move { publish.exec_async(&mut connection).await })
-            .await
+        let channel = self.keys.channel(session);
+        let publish = Cmd::new().arg(self.servers.publish()).arg(&channel).arg(notes::encode(&said)).take();
+        self.servers.command(Slot::of(&channel), Lane::Writes, &publish).await
     }
 
     pub(super) async fn do_shared(&self, session: &SessionId) -> Result<Shared, Unavailable> {
@@ -100,13 +88,9 @@ impl RedisLog {
         pipeline.cmd("HGETALL").arg(&keys.presence);
         pipeline.cmd("HGETALL").arg(&keys.cursors);
         type Rows = Vec<(String, String)>;
-        let ((seconds, micros), present, cursors) = self
-            .supervisor
-            .call(Lane::Pages, |mut connection, _| async move {
-                pipeline.query_async::<((u64, u64), Rows, Rows)>(&mut connection).await
-            })
-            .await?;
-        let now_ms = seconds * 1000 + micros / 1000;
+        let (clock, present, cursors) =
+            self.servers.pipeline::<(Clock, Rows, Rows)>(keys.slot, Lane::Pages, &pipeline).await?;
+        let now_ms = now_ms(clock);
         let here = present.iter().filter_map(|(connection, value)| here(connection, value, now_ms));
         let (mut present, leases): (Vec<Present>, Vec<u64>) = here.unzip();
         present.sort_by(|a, b| a.connection.cmp(&b.connection));

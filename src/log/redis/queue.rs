@@ -8,13 +8,13 @@ use bytestring::ByteString;
 
 use super::RedisLog;
 use super::append::answer_of;
-use super::fields::{NONE, unexpected, unword, word};
-use super::supervisor::Lane;
+use super::fields::{Clock, NONE, now_ms, unexpected, unword, word};
+use super::node::Lane;
 use crate::log::{QueuedRun, Starts, ToStart, Unavailable};
 use crate::session::{InstanceId, RunId, SessionId};
 
 /// The server's time, the session's expiry, the lines of the list, and the items.
-type Listed = ((u64, u64), Option<u64>, Vec<String>, HashMap<String, Bytes>);
+type Listed = (Clock, Option<u64>, Vec<String>, HashMap<String, Bytes>);
 
 impl RedisLog {
     pub(super) async fn do_queue(&self, session: &SessionId) -> Result<Vec<QueuedRun>, Unavailable> {
@@ -24,14 +24,9 @@ impl RedisLog {
         pipeline.cmd("HGET").arg(&keys.meta).arg("expires");
         pipeline.cmd("LRANGE").arg(&keys.queue).arg(0).arg(-1);
         pipeline.cmd("HGETALL").arg(&keys.items);
-        let ((seconds, micros), expires, lines, mut items) = self
-            .supervisor
-            .call(
-                Lane::Writes,
-                |mut connection, _| async move { pipeline.query_async::<Listed>(&mut connection).await },
-            )
-            .await?;
-        let now_ms = seconds * 1000 + micros / 1000;
+        let (clock, expires, lines, mut items): Listed =
+            self.servers.pipeline(keys.slot, Lane::Writes, &pipeline).await?;
+        let now_ms = now_ms(clock);
         if expires.is_none_or(|expires| now_ms >= expires) {
             return Ok(Vec::new());
         }
@@ -61,14 +56,10 @@ impl RedisLog {
     ) -> Result<Starts, Unavailable> {
         let keys = self.keys.session(session);
         let hold_ms = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX).max(1);
-        let lua = &self.supervisor.scripts().start;
+        let lua = &self.servers.scripts().start;
         let answer: Vec<Bytes> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (8, 512));
-                self.add_bounds(&mut command, &identity);
+            .session_script(&keys, lua, (8, 512), |command| {
                 command.arg(by.as_str()).arg(hold_ms);
-                async move { lua.send(&command, &mut connection).await }
             })
             .await?;
         let (others, runs) = answer.split_first().ok_or_else(|| unexpected("the start script"))?;

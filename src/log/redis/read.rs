@@ -11,7 +11,7 @@ use super::bounds::{Known, KnownAnswer, Meta, add_known, known};
 use super::fields::entries_of;
 use super::gap::{Cursor, REWIND_MS, judge, removed, rolled_back};
 use super::keys::SessionKeys;
-use super::supervisor::Lane;
+use super::node::Lane;
 use crate::log::{GapReason, Page, PageLimits, Place, Read, Unavailable};
 use crate::session::{Entry, Offset, SessionId};
 
@@ -66,12 +66,8 @@ impl RedisLog {
         let mut pipeline = redis::pipe();
         pipeline.cmd("XRANGE").arg(&keys.log).arg(after.to_string()).arg("+").arg("COUNT").arg(count);
         add_known(&mut pipeline, keys);
-        let (page, time, meta, tomb, length) = self
-            .supervisor
-            .call(Lane::Pages, |mut connection, _| async move {
-                pipeline.query_async::<(redis::Value, _, _, _, _)>(&mut connection).await
-            })
-            .await?;
+        let (page, time, meta, tomb, length) =
+            self.servers.pipeline::<(redis::Value, _, _, _, _)>(keys.slot, Lane::Pages, &pipeline).await?;
         let answer: KnownAnswer = (time, meta, tomb, length);
         Ok((known(answer)?, entries_of(page)?))
     }
@@ -83,12 +79,12 @@ impl RedisLog {
     ) -> Result<Option<Arc<Entry>>, Unavailable> {
         let keys = self.keys.session(session);
         let found = self
-            .supervisor
-            .call(Lane::Pages, |mut connection, _| {
-                let mut command = Cmd::new();
-                command.arg("XRANGE").arg(&keys.log).arg(offset.to_string()).arg(offset.to_string());
-                async move { command.query_async(&mut connection).await }
-            })
+            .servers
+            .command(
+                keys.slot,
+                Lane::Pages,
+                &Cmd::new().arg("XRANGE").arg(&keys.log).arg(offset.to_string()).arg(offset.to_string()).take(),
+            )
             .await?;
         Ok(entries_of(found)?.into_iter().next())
     }
@@ -96,12 +92,12 @@ impl RedisLog {
     async fn newest_before(&self, keys: &SessionKeys, cursor: Offset) -> Result<Option<Offset>, Unavailable> {
         let Some(until) = cursor.ms.checked_sub(REWIND_MS + 1) else { return Ok(None) };
         let found = self
-            .supervisor
-            .call(Lane::Pages, |mut connection, _| {
-                let mut command = Cmd::new();
-                command.arg("XREVRANGE").arg(&keys.log).arg(until).arg("-").arg("COUNT").arg(1);
-                async move { command.query_async(&mut connection).await }
-            })
+            .servers
+            .command(
+                keys.slot,
+                Lane::Pages,
+                &Cmd::new().arg("XREVRANGE").arg(&keys.log).arg(until).arg("-").arg("COUNT").arg(1).take(),
+            )
             .await?;
         Ok(entries_of(found)?.first().map(|entry| entry.offset))
     }

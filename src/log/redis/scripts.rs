@@ -37,43 +37,45 @@ pub(super) struct Scripts {
 /// A session script that looks at the queue, too.
 macro_rules! queue_script {
     ($file:literal) => {
-        Lua::new(concat!(
+        concat!(
             include_str!("scripts/session.lua"),
             include_str!("scripts/queue.lua"),
             include_str!(concat!("scripts/", $file))
-        ))
+        )
     };
 }
 
 macro_rules! session_script {
     ($file:literal) => {
-        Lua::new(concat!(include_str!("scripts/session.lua"), include_str!(concat!("scripts/", $file))))
+        concat!(include_str!("scripts/session.lua"), include_str!(concat!("scripts/", $file)))
     };
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    /// The scripts of a log whose channels are `sharded`, as those of a cluster are.
+    pub(super) fn new(sharded: bool) -> Self {
+        let lua = |code| Lua::new(sharded, code);
         Scripts {
-            append: queue_script!("append.lua"),
-            open: queue_script!("open.lua"),
-            takeover: queue_script!("takeover.lua"),
-            cancel: queue_script!("cancel.lua"),
-            start: queue_script!("start.lua"),
-            erase: session_script!("erase.lua"),
-            locate: session_script!("locate.lua"),
-            mend: session_script!("mend.lua"),
-            enlist: Lua::new(include_str!("scripts/enlist.lua")),
-            renew: Lua::new(include_str!("scripts/renew.lua")),
-            resign: Lua::new(include_str!("scripts/resign.lua")),
-            sweep: Lua::new(include_str!("scripts/sweep.lua")),
-            command: Lua::new(include_str!("scripts/command.lua")),
-            amend: Lua::new(include_str!("scripts/amend.lua")),
-            appear: Lua::new(include_str!("scripts/appear.lua")),
-            stay: Lua::new(include_str!("scripts/stay.lua")),
-            depart: Lua::new(include_str!("scripts/depart.lua")),
-            read: session_script!("read.lua"),
-            bind: session_script!("bind.lua"),
-            note_use: Lua::new(include_str!("scripts/use.lua")),
+            append: lua(queue_script!("append.lua")),
+            open: lua(queue_script!("open.lua")),
+            takeover: lua(queue_script!("takeover.lua")),
+            cancel: lua(queue_script!("cancel.lua")),
+            start: lua(queue_script!("start.lua")),
+            erase: lua(session_script!("erase.lua")),
+            locate: lua(session_script!("locate.lua")),
+            mend: lua(session_script!("mend.lua")),
+            enlist: lua(include_str!("scripts/enlist.lua")),
+            renew: lua(include_str!("scripts/renew.lua")),
+            resign: lua(include_str!("scripts/resign.lua")),
+            sweep: lua(include_str!("scripts/sweep.lua")),
+            command: lua(include_str!("scripts/command.lua")),
+            amend: lua(include_str!("scripts/amend.lua")),
+            appear: lua(include_str!("scripts/appear.lua")),
+            stay: lua(include_str!("scripts/stay.lua")),
+            depart: lua(include_str!("scripts/depart.lua")),
+            read: lua(session_script!("read.lua")),
+            bind: lua(session_script!("bind.lua")),
+            note_use: lua(include_str!("scripts/use.lua")),
         }
     }
 
@@ -109,8 +111,10 @@ impl Scripts {
 }
 
 impl Lua {
-    fn new(code: &str) -> Self {
-        Lua { script: Script::new(code) }
+    /// A script that publishes over channels which are, in a cluster, of the slot of their keys.
+    fn new(sharded: bool, code: &str) -> Self {
+        let publish = if sharded { "SPUBLISH" } else { "PUBLISH" };
+        Lua { script: Script::new(&format!("local PUBLISH = '{publish}'\n{code}")) }
     }
 
     /// A call with `keys`; the arguments are added by the caller. `weight`: about how many there

@@ -6,7 +6,9 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
-use super::options::{RefusedStore, Target, plain_reason};
+use super::deployment::Address;
+use super::options::{RefusedStore, plain_reason};
+use super::target::Target;
 
 /// A server that can be used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,20 +31,25 @@ pub(super) enum NoServer {
 }
 
 /// Asks the server at the other end what it is.
-pub(super) async fn examine(connection: &mut MultiplexedConnection, target: &Target) -> Result<Server, NoServer> {
-    let info: String = Cmd::new().arg("INFO").query_async(connection).await.map_err(|error| judge(&error, target))?;
-    let server = read_info(&info, target)?;
+pub(super) async fn examine(
+    connection: &mut MultiplexedConnection,
+    target: &Target,
+    address: &Address,
+) -> Result<Server, NoServer> {
+    let info: String =
+        Cmd::new().arg("INFO").query_async(connection).await.map_err(|error| judge(&error, target, address))?;
+    let server = read_info(&info, address)?;
     // Without pushes nobody sees an entry arrive; a user without channels is a frequent mistake.
     let probe = format!("{}:probe:start", target.prefix);
     let published: Result<i64, RedisError> = Cmd::new().arg("PUBLISH").arg(probe).arg("").query_async(connection).await;
-    published.map_err(|error| judge(&error, target))?;
+    published.map_err(|error| judge(&error, target, address))?;
     Ok(server)
 }
 
-fn read_info(info: &str, target: &Target) -> Result<Server, NoServer> {
+fn read_info(info: &str, at: &Address) -> Result<Server, NoServer> {
     let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
     let field = |name: &str| fields.get(name).copied().unwrap_or_default();
-    let address = || target.address.clone();
+    let address = || at.to_string();
     let version = field("redis_version");
     if is_older_than_6_2(version) {
         return Err(NoServer::Refused(RefusedStore::Version { address: address(), found: version.into() }));
@@ -51,10 +58,10 @@ fn read_info(info: &str, target: &Target) -> Result<Server, NoServer> {
         return Err(NoServer::Refused(RefusedStore::Cluster { address: address() }));
     }
     if field("role") == "slave" {
-        return Err(NoServer::Away(format!("{} is a replica, which cannot be written to", target.address)));
+        return Err(NoServer::Away(format!("{} is a replica, which cannot be written to", at)));
     }
     if field("loading") == "1" {
-        return Err(NoServer::Away(format!("{} is still loading its data", target.address)));
+        return Err(NoServer::Away(format!("{} is still loading its data", at)));
     }
     let mut warnings = Vec::new();
     let policy = field("maxmemory_policy");
@@ -62,14 +69,14 @@ fn read_info(info: &str, target: &Target) -> Result<Server, NoServer> {
         warnings.push(format!(
             "maxmemory-policy of the Redis server at {} is {policy}: it may drop live sessions; set it to noeviction \
              or volatile-ttl",
-            target.address
+            at
         ));
     }
     if field("aof_enabled") == "0" {
         warnings.push(format!(
             "the Redis server at {} has no append-only file: what it acknowledged since its last snapshot is lost when \
              it restarts; set appendonly yes",
-            target.address
+            at
         ));
     }
     let uptime = Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0));
@@ -86,9 +93,9 @@ fn is_older_than_6_2(version: &str) -> bool {
 }
 
 /// Whether `error` passes by itself, or somebody must change something.
-pub(super) fn judge(error: &RedisError, target: &Target) -> NoServer {
+pub(super) fn judge(error: &RedisError, target: &Target, address: &Address) -> NoServer {
     let reason = plain_reason(error);
-    let address = target.address.clone();
+    let address = address.to_string();
     let user = target.user.clone();
     let text = error.to_string();
     if error.kind() == ErrorKind::AuthenticationFailed
@@ -112,10 +119,9 @@ pub(super) fn judge(error: &RedisError, target: &Target) -> NoServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::redis::RedisOptions;
 
     fn read(info: &str) -> Result<Server, NoServer> {
-        read_info(info, &RedisOptions::new("redis://127.0.0.1").target().expect("a target"))
+        read_info(info, &Address { host: "127.0.0.1".into(), port: 6379 })
     }
 
     #[test]

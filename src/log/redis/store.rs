@@ -16,7 +16,8 @@ use super::listener::Listener;
 use super::mailbox::Mailboxes;
 use super::options::{RedisOptions, RefusedStore};
 use super::read::Sizes;
-use super::supervisor::{State, Supervisor};
+use super::servers::Servers;
+use super::slots::Slot;
 use crate::log::{
     Answer, Appeared, Append, Appended, Bounds, CancelRequest, Cancelled, Claim, Command, Commands, DeadInstance,
     Ephemeral, Following, Log, Marked, OpenRun, Opened, OwnSession, PageLimits, Place, Present, QueuedRun, Read,
@@ -28,7 +29,7 @@ use crate::session::{ConnectionId, Entry, InstanceId, Offset, RunId, SessionId, 
 pub struct RedisLog {
     pub(super) options: RedisOptions,
     pub(super) keys: Keys,
-    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) servers: Arc<Servers>,
     pub(super) followers: Arc<Followers>,
     pub(super) mailboxes: Mailboxes,
     pub(super) sizes: Sizes,
@@ -47,13 +48,13 @@ impl RedisLog {
         let target = options.target()?;
         let keys = Keys::new(&options.key_prefix);
         let stop = CancellationToken::new();
-        let supervisor = Supervisor::start(target, options.deadline, stop.clone()).await?;
-        let followers = Arc::new(Followers::default());
-        Listener::start(supervisor.clone(), followers.clone(), &keys, stop.clone());
+        let servers = Servers::start(target, options.deadline, keys.instances_slot(), stop.clone()).await?;
+        let followers = Arc::new(Followers::new(servers.map().borrow().clone()));
+        Listener::start(servers.clone(), followers.clone(), keys.clone(), stop.clone());
         Ok(Arc::new(RedisLog {
             options,
             keys,
-            supervisor,
+            servers,
             followers,
             mailboxes: Mailboxes::default(),
             sizes: Sizes::default(),
@@ -65,7 +66,7 @@ impl RedisLog {
 
     /// What the operator should know of the server: eviction, persistence. Known while it is up.
     pub fn warnings(&self) -> Vec<String> {
-        self.supervisor.warnings()
+        self.servers.warnings()
     }
 
     /// How many appends were stored and not pushed, because the server refused the publication.
@@ -86,15 +87,16 @@ impl RedisLog {
     }
 
     async fn do_follow(&self, session: &SessionId) -> Result<Following, Unavailable> {
-        let (following, subscribed) = self.followers.add(self.keys.channel(session));
-        self.confirmed(subscribed).await?;
+        let channel = self.keys.channel(session);
+        let (following, subscribed) = self.followers.add(channel.clone());
+        self.confirmed(Slot::of(&channel), subscribed).await?;
         Ok(following)
     }
 
-    /// Waits until a subscription is confirmed.
-    pub(super) async fn confirmed(&self, mut subscribed: watch::Receiver<bool>) -> Result<(), Unavailable> {
-        if let State::Down(reason) = &*self.supervisor.state().borrow() {
-            return Err(Unavailable::new(&**reason));
+    /// Waits until the subscription of a channel in `slot` is confirmed.
+    pub(super) async fn confirmed(&self, slot: Slot, mut subscribed: watch::Receiver<bool>) -> Result<(), Unavailable> {
+        if let Some(unavailable) = self.servers.away(slot) {
+            return Err(unavailable);
         }
         match tokio::time::timeout(self.options.deadline, subscribed.wait_for(|subscribed| *subscribed)).await {
             Ok(Ok(_)) => Ok(()),
@@ -256,11 +258,11 @@ impl Log for RedisLog {
     }
 
     fn steady_for(&self) -> Duration {
-        self.supervisor.steady_for()
+        self.servers.steady_for()
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {
-        self.supervisor.health()
+        self.servers.health()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -3,7 +3,6 @@
 use super::RedisLog;
 use super::append::{answer_of, closed, offset};
 use super::fields::{unexpected, word};
-use super::supervisor::Lane;
 use crate::log::{Closed, TakenOver, Takeover, Unavailable};
 use crate::session::{Record, RunState, Terminal};
 
@@ -11,14 +10,10 @@ impl RedisLog {
     pub(super) async fn do_takeover(&self, takeover: Takeover) -> Result<TakenOver, Unavailable> {
         let Takeover { session, run, nonce, details } = takeover;
         let keys = self.keys.session(&session);
-        let lua = &self.supervisor.scripts().takeover;
+        let lua = &self.servers.scripts().takeover;
         let answer: Vec<String> = self
-            .supervisor
-            .call(Lane::Writes, |mut connection, identity| {
-                let mut command = lua.call(&keys.all(), (8, details.len() + 512));
-                self.add_bounds(&mut command, &identity);
+            .session_script(&keys, lua, (8, details.len() + 512), |command| {
                 command.arg(run.as_str()).arg(word(&nonce)).arg(&*details).arg(self.options.push_payload_limit);
-                async move { lua.send(&command, &mut connection).await }
             })
             .await?;
         match answer_of(&answer)[..] {

@@ -16,5 +16,5 @@ end
 local known = value and not ended(value) and string.match(value, '^%d+ (.*)$') == said
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now + tonumber(ARGV[4])) .. ' ' .. said)
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
-if not known then redis.pcall('PUBLISH', KEYS[2], 'here ' .. ARGV[1] .. ' ' .. said) end
+if not known then redis.pcall(PUBLISH, KEYS[2], 'here ' .. ARGV[1] .. ' ' .. said) end
 return 'here'

@@ -7,5 +7,5 @@ if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[3]) then return 'full' end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('RPUSH', KEYS[2], ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-redis.pcall('PUBLISH', KEYS[3], ARGV[1])
+redis.pcall(PUBLISH, KEYS[3], ARGV[1])
 return 'kept'

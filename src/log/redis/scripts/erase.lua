@@ -14,5 +14,5 @@ end
 -- First what frees memory: erasing works when Redis is full.
 redis.call('UNLINK', LOG, META, ACTIVE, CANCELS, QUEUE, ITEMS, PRESENCE, CURSORS)
 redis.call('SET', TOMB, 'erased ' .. last, 'PX', text(TOMB_MS))
-redis.pcall('PUBLISH', CHANNEL, 'check')
+redis.pcall(PUBLISH, CHANNEL, 'check')
 return { '1', s and s.writer or '' }

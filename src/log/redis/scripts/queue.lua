@@ -25,7 +25,7 @@ local function find_queued(queue, field, value)
   end
 end
 
-local function tell_queue() redis.pcall('PUBLISH', CHANNEL, 'queue') end
+local function tell_queue() redis.pcall(PUBLISH, CHANNEL, 'queue') end
 
 local function unqueue(q)
   redis.call('LREM', QUEUE, 1, q.line)

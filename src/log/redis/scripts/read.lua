@@ -34,5 +34,5 @@ elseif redis.call('HLEN', CURSORS) >= tonumber(ARGV[8]) then
 end
 redis.call('HSET', CURSORS, user, offset .. ' ' .. client)
 redis.call('PEXPIREAT', CURSORS, text(s.expires + META_MS))
-redis.pcall('PUBLISH', CHANNEL, 'read ' .. user .. ' ' .. client .. ' ' .. offset)
+redis.pcall(PUBLISH, CHANNEL, 'read ' .. user .. ' ' .. client .. ' ' .. offset)
 return { 'read', offset }

@@ -353,7 +353,7 @@ local function write(s, batch, writer, value, set)
   else
     message = 'ids ' .. prev .. ' ' .. first .. ' ' .. last
   end
-  local published = redis.pcall('PUBLISH', CHANNEL, message)
+  local published = redis.pcall(PUBLISH, CHANNEL, message)
   trim(s)
   return first, last, prev, type(published) == 'table' and '0' or '1'
 end

@@ -1,4 +1,4 @@
-//! Keeps the connections to the server, and knows at any moment whether there are any.
+//! The connections to one server: kept up, and known at any moment to be there or not.
 //!
 //! A caller never waits for a connection: without one it fails at once, and no call takes longer
 //! than the deadline. A frozen server is noticed within 3 s, by a ping that is not answered while
@@ -11,20 +11,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::options::{Target, plain_reason};
+use super::deployment::Address;
+use super::options::plain_reason;
 use super::scripts::Scripts;
+use super::sentinel::Sentinels;
 use super::server::{NoServer, Server, examine, judge};
+use super::target::Target;
 use crate::log::{StoreHealth, Unavailable};
 
 /// Time to connect, handshake and examination included.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often the server is pinged.
 const PING_EVERY: Duration = Duration::from_millis(1000);
+/// How often sentinels are asked whether the primary is another.
+const ASK_SENTINELS_EVERY: Duration = Duration::from_millis(1000);
 /// How long an answer to a ping may take.
 const PING_DEADLINE: Duration = Duration::from_millis(1500);
 /// Who connects at the first attempt and within this has found the server at work; who waits longer,
@@ -49,6 +54,8 @@ pub(super) enum Lane {
 pub(super) struct Link {
     /// Counts connections, from 1.
     pub(super) generation: u64,
+    /// Where it goes.
+    pub(super) address: Address,
     /// The server's identity; empty: not known.
     pub(super) identity: Arc<str>,
     writes: MultiplexedConnection,
@@ -72,6 +79,16 @@ struct Vitals {
     given_up: CancellationToken,
 }
 
+impl Link {
+    /// Says that the link is of no use.
+    fn condemn(&self, reason: &str) {
+        if let Ok(mut condemned) = self.vitals.condemned.lock() {
+            condemned.get_or_insert_with(|| reason.to_owned());
+        }
+        self.vitals.doubt.notify_one();
+    }
+}
+
 /// Up or down, as callers see it.
 #[derive(Clone)]
 pub(super) enum State {
@@ -79,11 +96,84 @@ pub(super) enum State {
     Down(Arc<str>),
 }
 
+/// What all connections of a log have in common.
+pub(super) struct Common {
+    pub(super) target: Target,
+    pub(super) scripts: Scripts,
+    pub(super) deadline: Duration,
+}
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The outcome is unknown.
+    Unknown(Unavailable),
+    /// Not executed: the slot is another server's (`MOVED`).
+    Moved {
+        /// Whose, where it says so.
+        to: Option<Address>,
+        /// What it said.
+        detail: String,
+    },
+    /// Not executed: the slot is on its way to another server (`ASK`, `TRYAGAIN`), or nobody serves it
+    /// just now (`CLUSTERDOWN`).
+    Unsettled(String),
+}
+
+impl From<Failed> for Unavailable {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unknown(unavailable) => unavailable,
+            Failed::Moved { detail, .. } | Failed::Unsettled(detail) => Unavailable::new(detail),
+        }
+    }
+}
+
+/// Where a node's server is.
+pub(super) enum Whereabouts {
+    /// Always here.
+    At(Address),
+    /// Wherever sentinels say.
+    Named(Sentinels),
+}
+
+impl From<Address> for Whereabouts {
+    fn from(address: Address) -> Self {
+        Whereabouts::At(address)
+    }
+}
+
+impl Whereabouts {
+    /// Where the server is now.
+    async fn find(&self, target: &Target) -> Result<Address, NoServer> {
+        match self {
+            Whereabouts::At(address) => Ok(address.clone()),
+            Whereabouts::Named(sentinels) => sentinels.primary(target).await,
+        }
+    }
+
+    /// Until the server is known to be elsewhere than at `address`; says where.
+    async fn leave(&self, address: &Address, target: &Target) -> Address {
+        match self {
+            Whereabouts::At(_) => std::future::pending().await,
+            Whereabouts::Named(sentinels) => loop {
+                tokio::time::sleep(ASK_SENTINELS_EVERY).await;
+                if let Ok(primary) = sentinels.primary(target).await
+                    && primary != *address
+                {
+                    return primary;
+                }
+            },
+        }
+    }
+}
+
 /// See the module.
-pub(super) struct Supervisor {
-    target: Target,
-    scripts: Scripts,
-    deadline: Duration,
+pub(super) struct Node {
+    /// No other node of this process has it.
+    pub(super) number: u64,
+    whereabouts: Whereabouts,
+    common: Arc<Common>,
     since: Instant,
     state: watch::Sender<State>,
     health: watch::Sender<StoreHealth>,
@@ -92,53 +182,59 @@ pub(super) struct Supervisor {
     stop: CancellationToken,
 }
 
-impl Supervisor {
-    /// Connects once, and goes on in the background. `Err`: somebody must change something.
-    pub(super) async fn start(
-        target: Target,
-        deadline: Duration,
-        stop: CancellationToken,
-    ) -> Result<Arc<Self>, super::RefusedStore> {
+impl Node {
+    /// A node that is not connected yet: see [`Node::start`].
+    pub(super) fn new(common: Arc<Common>, whereabouts: Whereabouts, stop: CancellationToken) -> Arc<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
         let down = "not connected yet";
-        let supervisor = Arc::new(Supervisor {
-            target,
-            scripts: Scripts::new(),
-            deadline,
+        Arc::new(Node {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            whereabouts,
+            common,
             since: Instant::now(),
             state: watch::Sender::new(State::Down(down.into())),
             health: watch::Sender::new(StoreHealth::Down { reason: down.into() }),
             warnings: std::sync::Mutex::default(),
             generation: AtomicU64::new(0),
             stop,
-        });
+        })
+    }
+
+    /// Connects once, and goes on in the background. `Err`: somebody must change something.
+    pub(super) async fn start(self: &Arc<Self>) -> Result<(), super::RefusedStore> {
         let asked = Instant::now();
-        let first = match supervisor.establish().await {
+        let first = match self.establish().await {
             Ok((mut link, uptime)) => {
                 // Not so after an attempt that failed: others may have had the same trouble.
                 if asked.elapsed() <= PROMPT {
                     link.steady_before = uptime;
                 }
-                supervisor.up(&link);
+                self.up(&link);
                 Some(link)
             }
             Err(NoServer::Refused(refused)) => return Err(refused),
             Err(NoServer::Away(reason)) => {
-                supervisor.down(&reason);
+                self.down(&reason);
                 None
             }
         };
-        tokio::spawn(supervisor.clone().run(first));
-        Ok(supervisor)
+        tokio::spawn(self.clone().run(first));
+        Ok(())
     }
 
-    /// The scripts.
-    pub(super) fn scripts(&self) -> &Scripts {
-        &self.scripts
+    /// The same without waiting for the first attempt; whatever comes of it shows in the state.
+    pub(super) fn spawn(self: &Arc<Self>) {
+        tokio::spawn(self.clone().run(None));
     }
 
-    /// Where the server is.
-    pub(super) fn target(&self) -> &Target {
-        &self.target
+    /// What all connections of the log have in common.
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// Whether this is the server at `address`.
+    pub(super) fn is_at(&self, address: &Address) -> bool {
+        matches!(&self.whereabouts, Whereabouts::At(at) if at == address)
     }
 
     /// Up or down, now and as it changes.
@@ -165,26 +261,39 @@ impl Supervisor {
         self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default()
     }
 
-    /// Sends one request, once. Whatever is not an answer is `Unavailable`.
-    pub(super) async fn call<T, F, R>(&self, lane: Lane, request: R) -> Result<T, Unavailable>
+    /// Ends the connections, for good.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends when the connections are to end, for good.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Sends one request, once.
+    pub(super) async fn call<T, F>(
+        &self,
+        lane: Lane,
+        request: impl FnOnce(MultiplexedConnection, Arc<str>) -> F,
+    ) -> Result<T, Failed>
     where
-        R: FnOnce(MultiplexedConnection, Arc<str>) -> F,
         F: Future<Output = RedisResult<T>>,
     {
         let link = match &*self.state.borrow() {
             State::Up(link) => link.clone(),
-            State::Down(reason) => return Err(Unavailable::new(&**reason)),
+            State::Down(reason) => return Err(Failed::Unknown(Unavailable::new(&**reason))),
         };
         let connection = match lane {
             Lane::Writes => link.writes.clone(),
             Lane::Pages => link.pages.clone(),
         };
+        let unknown = |detail: String| Err(Failed::Unknown(Unavailable::new(format!("{}: {detail}", link.address))));
+        let deadline = self.common.deadline;
         let answer = tokio::select! {
             biased;
-            answer = tokio::time::timeout(self.deadline, request(connection, link.identity.clone())) => answer,
-            () = link.vitals.given_up.cancelled() => {
-                return Err(Unavailable::new(format!("{}: the connection was lost", self.target.address)));
-            }
+            answer = tokio::time::timeout(deadline, request(connection, link.identity.clone())) => answer,
+            () = link.vitals.given_up.cancelled() => return unknown("the connection was lost".into()),
         };
         match answer {
             Ok(Ok(value)) => {
@@ -194,14 +303,26 @@ impl Supervisor {
             Ok(Err(error)) => Err(self.explain(&link, &error)),
             Err(_) => {
                 link.vitals.doubt.notify_one();
-                let millis = self.deadline.as_millis();
-                Err(Unavailable::new(format!("{}: no answer within {millis} ms", self.target.address)))
+                unknown(format!("no answer within {} ms", deadline.as_millis()))
             }
         }
     }
 
-    fn explain(&self, link: &Link, error: &RedisError) -> Unavailable {
-        let detail = format!("{}: {}", self.target.address, plain_reason(error));
+    fn explain(&self, link: &Link, error: &RedisError) -> Failed {
+        let detail = format!("{}: {}", link.address, plain_reason(error));
+        let heard = || link.vitals.heard.store(self.elapsed(), Ordering::Relaxed);
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::Moved) => {
+                heard();
+                let to = error.redirect_node().and_then(|(to, _)| Address::read(to, &link.address.host));
+                return Failed::Moved { to, detail };
+            }
+            ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown) => {
+                heard();
+                return Failed::Unsettled(detail);
+            }
+            _ => {}
+        }
         let useless = matches!(
             error.kind(),
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
@@ -209,14 +330,11 @@ impl Supervisor {
             || error.is_unrecoverable_error();
         if useless {
             // Alive perhaps, but not what it was: a replica now, or gone.
-            if let Ok(mut condemned) = link.vitals.condemned.lock() {
-                condemned.get_or_insert_with(|| detail.clone());
-            }
-            link.vitals.doubt.notify_one();
+            link.condemn(&detail);
         } else {
-            link.vitals.heard.store(self.elapsed(), Ordering::Relaxed);
+            heard();
         }
-        Unavailable::new(detail)
+        Failed::Unknown(Unavailable::new(detail))
     }
 
     async fn run(self: Arc<Self>, first: Option<Link>) {
@@ -261,7 +379,7 @@ impl Supervisor {
     fn up(&self, link: &Link) {
         let before = self.state.send_replace(State::Up(link.clone()));
         if matches!(before, State::Down(_)) {
-            tracing::info!(address = %self.target.address, generation = link.generation, "connected to Redis");
+            tracing::info!(address = %link.address, generation = link.generation, "connected to Redis");
         }
         self.health.send_if_modified(|health| {
             let changed = *health != StoreHealth::Up;
@@ -285,35 +403,36 @@ impl Supervisor {
 
     /// Connects, examines the server, and loads the scripts. The link, and the server's uptime.
     async fn establish(&self) -> Result<(Link, Duration), NoServer> {
-        match tokio::time::timeout(CONNECT, self.connect()).await {
+        let address = self.whereabouts.find(&self.common.target).await?;
+        match tokio::time::timeout(CONNECT, self.connect(&address)).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let hint =
-                    if self.target.tls { " to a TLS handshake; a server without TLS needs redis://" } else { "" };
-                let seconds = CONNECT.as_secs();
-                Err(NoServer::Away(format!("{}: no answer within {seconds} s{hint}", self.target.address)))
+                let tls = self.common.target.tls;
+                let hint = if tls { " to a TLS handshake; a server without TLS needs redis://" } else { "" };
+                Err(NoServer::Away(format!("{address}: no answer within {} s{hint}", CONNECT.as_secs())))
             }
         }
     }
 
-    async fn connect(&self) -> Result<(Link, Duration), NoServer> {
+    async fn connect(&self, address: &Address) -> Result<(Link, Duration), NoServer> {
+        let target = &self.common.target;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE)
             .set_write_backpressure_boundary(256 << 10);
-        let client = &self.target.commands;
-        let judged = |error: RedisError| judge(&error, &self.target);
+        let client = target.client(address, ProtocolVersion::RESP2)?;
+        let judged = |error: RedisError| judge(&error, target, address);
         let mut writes = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
         let pages = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
-        let server = examine(&mut writes, &self.target).await?;
-        self.scripts.load(&mut writes).await.map_err(judged)?;
+        let server = examine(&mut writes, target, address).await?;
+        self.common.scripts.load(&mut writes).await.map_err(judged)?;
         self.heed(&server);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let vitals = Arc::new(Vitals::default());
         let (established, steady_before) = (Instant::now(), Duration::ZERO);
-        let identity = server.identity.into();
-        Ok((Link { generation, identity, writes, pages, vitals, established, steady_before }, server.uptime))
+        let (identity, address) = (server.identity.into(), address.clone());
+        Ok((Link { generation, address, identity, writes, pages, vitals, established, steady_before }, server.uptime))
     }
 
     fn heed(&self, server: &Server) {
@@ -326,11 +445,14 @@ impl Supervisor {
 
     /// Until the link is of no use; says why.
     async fn watch(&self, link: &Link) -> String {
-        let address = &self.target.address;
+        let address = &link.address;
+        let elsewhere = self.whereabouts.leave(address, &self.common.target);
+        tokio::pin!(elsewhere);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PING_EVERY) => {}
                 () = link.vitals.doubt.notified() => {}
+                primary = &mut elsewhere => return format!("{address} is not the primary any more, {primary} is"),
             }
             if let Some(reason) = link.vitals.condemned.lock().ok().and_then(|mut condemned| condemned.take()) {
                 return reason;

@@ -1,0 +1,110 @@
+//! Where the primary is that sentinels watch over: asked before every attempt to connect, and again and again
+//! while there is a connection, because a primary that was replaced may go on answering.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, RedisError};
+use tokio::time::timeout;
+
+use super::deployment::Address;
+use super::options::{RefusedStore, plain_reason};
+use super::server::NoServer;
+use super::target::Target;
+
+/// How long a sentinel may take to answer, connection included.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// The sentinels of a primary.
+pub(super) struct Sentinels {
+    addresses: Vec<Address>,
+    master: String,
+    connections: Mutex<HashMap<Address, MultiplexedConnection>>,
+}
+
+/// What one sentinel knows.
+#[derive(Debug, PartialEq, Eq)]
+struct Opinion {
+    primary: Address,
+    /// Grows with every failover; sentinels that were away have an older one.
+    epoch: u64,
+}
+
+impl Sentinels {
+    /// Sentinels that call the primary `master`.
+    pub(super) fn new(addresses: Vec<Address>, master: String) -> Self {
+        Sentinels { addresses, master, connections: Mutex::default() }
+    }
+
+    /// Where the primary is, by the newest opinion of those that answer.
+    ///
+    /// # Errors
+    /// None answers, or none knows the primary.
+    pub(super) async fn primary(&self, target: &Target) -> Result<Address, NoServer> {
+        let asked = join_all(self.addresses.iter().map(|sentinel| self.ask(target, sentinel))).await;
+        let (mut newest, mut away) = (None::<Opinion>, Vec::new());
+        let mut refused = None;
+        for answer in asked {
+            match answer {
+                Ok(opinion) if newest.as_ref().is_none_or(|newest| opinion.epoch > newest.epoch) => {
+                    newest = Some(opinion);
+                }
+                Ok(_) => {}
+                Err(NoServer::Refused(reason)) => refused = Some(reason),
+                Err(NoServer::Away(reason)) => away.push(reason),
+            }
+        }
+        match (newest, refused) {
+            (Some(Opinion { primary, .. }), _) => Ok(primary),
+            (None, Some(refused)) => Err(NoServer::Refused(refused)),
+            (None, None) => Err(NoServer::Away(format!("no sentinel answers: {}", away.join("; ")))),
+        }
+    }
+
+    async fn ask(&self, target: &Target, sentinel: &Address) -> Result<Opinion, NoServer> {
+        let answer = timeout(PATIENCE, self.opinion(target, sentinel)).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(NoServer::Away(format!("{sentinel}: no answer within {PATIENCE:?}"))));
+        if answer.is_err() {
+            self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(sentinel);
+        }
+        answer
+    }
+
+    async fn opinion(&self, target: &Target, sentinel: &Address) -> Result<Opinion, NoServer> {
+        let away = |error: RedisError| self.judge(sentinel, &error);
+        let kept = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(sentinel).cloned();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => {
+                let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+                let client = target.sentinel(sentinel)?;
+                let connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(away)?;
+                let mut kept = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.insert(sentinel.clone(), connection.clone());
+                connection
+            }
+        };
+        let ask = Cmd::new().arg("SENTINEL").arg("MASTER").arg(&self.master).take();
+        let fields: HashMap<String, String> = ask.query_async(&mut connection).await.map_err(away)?;
+        opinion(&fields).ok_or_else(|| NoServer::Away(format!("{sentinel}: an answer that is none")))
+    }
+
+    fn judge(&self, sentinel: &Address, error: &RedisError) -> NoServer {
+        let reason = plain_reason(error);
+        if reason.contains("No such master") {
+            let (address, master) = (sentinel.to_string(), self.master.clone());
+            return NoServer::Refused(RefusedStore::Master { address, master });
+        }
+        NoServer::Away(format!("{sentinel}: {reason}"))
+    }
+}
+
+fn opinion(fields: &HashMap<String, String>) -> Option<Opinion> {
+    let (host, port) = (fields.get("ip")?.clone(), fields.get("port")?.parse().ok()?);
+    let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+    Some(Opinion { primary: Address { host, port }, epoch })
+}
