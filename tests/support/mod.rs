@@ -5,10 +5,16 @@
 //! an event would share its mistakes. Everything waits for conditions, with [`within`] as the cap.
 
 mod agent;
+#[allow(dead_code, unreachable_pub, reason = "shared with other test binaries")]
+mod fault_proxy;
 mod http;
 mod message;
 mod process;
 mod recordings;
+#[allow(dead_code, unreachable_pub, reason = "shared with other test binaries")]
+mod redis_cluster;
+#[allow(dead_code, unreachable_pub, reason = "shared with other test binaries")]
+mod redis_sentinel;
 #[allow(dead_code, unreachable_pub, reason = "shared with other test binaries")]
 mod redis_server;
 mod scripted;
@@ -22,12 +28,18 @@ mod websocket;
 
 pub(crate) use agent::Agent;
 #[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use fault_proxy::{FaultProxy, Towards};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use http::Upload;
 pub(crate) use http::{Answer, Ask, End};
 pub(crate) use message::{Message, events_of, terminal_of};
 #[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use process::Process;
 pub(crate) use recordings::{Event, Recording, events_in, events_in_after, recordings};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use redis_cluster::{ClusterFailover, RedisCluster, RedisClusterOptions};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use redis_sentinel::{RedisSentinel, RedisSentinelOptions};
 pub(crate) use redis_server::{RedisServer, RedisServerOptions, free_port};
 pub(crate) use scripted::{Asked, ScriptedAgent};
 #[allow(unused_imports, reason = "used by some of the test binaries")]

@@ -9,11 +9,22 @@ use std::time::{Duration, Instant};
 /// How long the server may take to start.
 const START: Duration = Duration::from_secs(20);
 
+/// How long a server that may be dead or frozen is waited for.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// A port that something else took is tried again this often, this long apart.
+const PORT_ATTEMPTS: u32 = 50;
+const PORT_PAUSE: Duration = Duration::from_millis(100);
+
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct RedisServerOptions {
     tls: bool,
     directives: Vec<String>,
+    program: Option<PathBuf>,
+    sentinel: bool,
+    cluster: bool,
+    clock_ahead: Duration,
 }
 
 impl RedisServerOptions {
@@ -26,6 +37,35 @@ impl RedisServerOptions {
     /// A line of the configuration file, such as `requirepass secret` or `user …`.
     pub fn directive(mut self, line: impl Into<String>) -> Self {
         self.directives.push(line.into());
+        self
+    }
+
+    /// The oldest version that is supported, 6.2, instead of the one that is installed.
+    pub fn version_6_2(mut self) -> Self {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis-6.2/redis-server");
+        assert!(
+            program.exists(),
+            "Redis 6.2 is not there: run scripts/test, which fetches it (or `redis_6_2` of scripts/need.sh)"
+        );
+        self.program = Some(program);
+        self
+    }
+
+    /// A Sentinel instead of a server. What it watches comes as directives.
+    pub fn sentinel(mut self) -> Self {
+        self.sentinel = true;
+        self
+    }
+
+    /// A node of a cluster, with a bus port of its own.
+    pub fn cluster(mut self) -> Self {
+        self.cluster = true;
+        self
+    }
+
+    /// Its clock shows a later time than the machine's.
+    pub fn clock_ahead(mut self, by: Duration) -> Self {
+        self.clock_ahead = by;
         self
     }
 
@@ -52,7 +92,8 @@ impl RedisServerOptions {
         if self.tls {
             write_certificates(dir.path());
         }
-        let mut server = RedisServer { options: self, port, dir, child: None };
+        let bus_port = self.cluster.then(free_port);
+        let mut server = RedisServer { options: self, port, bus_port, dir, child: None };
         server.spawn()?;
         Ok(server)
     }
@@ -63,6 +104,7 @@ impl RedisServerOptions {
 pub struct RedisServer {
     options: RedisServerOptions,
     port: u16,
+    bus_port: Option<u16>,
     dir: tempfile::TempDir,
     child: Option<Child>,
 }
@@ -90,6 +132,16 @@ impl RedisServer {
         self.port
     }
 
+    /// The port on which the nodes of a cluster talk to each other.
+    pub fn bus_port(&self) -> u16 {
+        self.bus_port.expect("a node of a cluster")
+    }
+
+    /// Whether it was started, and not killed since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// The certificate of the authority that signed the server's.
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
@@ -106,7 +158,17 @@ impl RedisServer {
     /// Starts it again on the same port, with what it had saved.
     pub fn restart(&mut self) {
         self.kill();
-        self.spawn().unwrap_or_else(|exit| panic!("redis-server did not start again: {exit}"));
+        let mut exit = String::new();
+        for _ in 0..PORT_ATTEMPTS {
+            match self.spawn() {
+                Ok(()) => return,
+                Err(said) => exit = said,
+            }
+            // Something else may have the port for the moment.
+            #[expect(clippy::disallowed_methods, reason = "a test that starts a process waits for it")]
+            std::thread::sleep(PORT_PAUSE);
+        }
+        panic!("redis-server did not start again: {exit}");
     }
 
     /// Freezes it: connections stay, nothing is answered.
@@ -125,6 +187,29 @@ impl RedisServer {
         client.get_multiplexed_async_connection().await.expect("the test server answers")
     }
 
+    /// The same, or nothing where it does not answer at once.
+    pub async fn try_client(&self) -> Option<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let limits =
+            redis::AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+        client.get_multiplexed_async_connection_with_config(&limits).await.ok()
+    }
+
+    /// From now on its replicas get nothing more: one that is promoted lacks what comes now.
+    pub async fn withhold_from_replicas(&self) {
+        let mut client = self.client().await;
+        let rule = ["SETUSER", "default", "-psync", "-sync"];
+        let _: () = redis::cmd("ACL").arg(&rule).query_async(&mut client).await.expect("the rule is accepted");
+        let kill = ["KILL", "TYPE", "replica"];
+        let _: usize = redis::cmd("CLIENT").arg(&kill).query_async(&mut client).await.expect("replicas are cut off");
+    }
+
+    /// Ends [`Self::withhold_from_replicas`]: they copy what they lack.
+    pub async fn serve_replicas(&self) {
+        let rule = ["SETUSER", "default", "+psync", "+sync"];
+        let _: () = redis::cmd("ACL").arg(&rule).query_async(&mut self.client().await).await.expect("accepted");
+    }
+
     fn signal(&self, signal: &str) {
         let pid = self.child.as_ref().expect("the server runs").id().to_string();
         let done = Command::new("kill").args([signal, &pid]).status().expect("kill is there");
@@ -133,9 +218,22 @@ impl RedisServer {
 
     fn spawn(&mut self) -> Result<(), String> {
         let config = self.dir.path().join("redis.conf");
-        std::fs::write(&config, self.config()).expect("the configuration can be written");
-        let child = Command::new("redis-server").arg(&config).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut child = child.unwrap_or_else(|error| {
+        // A server that is started again finds its configuration as it, or a Sentinel, has rewritten it.
+        if !config.exists() {
+            std::fs::write(&config, self.config()).expect("the configuration can be written");
+        }
+        let program = self.options.program.clone().unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(program);
+        command.arg(&config).stdout(Stdio::piped()).stderr(Stdio::null());
+        if self.options.sentinel {
+            command.arg("--sentinel");
+        }
+        if !self.options.clock_ahead.is_zero() {
+            let library = clock_ahead_library(self.dir.path());
+            let ahead = self.options.clock_ahead.as_millis().to_string();
+            command.env("LD_PRELOAD", library).env("CLOCK_AHEAD_MS", ahead);
+        }
+        let mut child = command.spawn().unwrap_or_else(|error| {
             panic!("cannot run redis-server ({error}): install it (Debian and Ubuntu: apt-get install redis-server)")
         });
         let output = child.stdout.take().expect("stdout is piped");
@@ -144,7 +242,7 @@ impl RedisServer {
         std::thread::spawn(move || {
             let mut said = String::new();
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if line.contains("eady to accept connections") {
+                if line.contains("eady to accept connections") || line.contains("+monitor master") {
                     let _ = ready.send(Ok(()));
                 }
                 // Reads on, so that the server never blocks on its output.
@@ -174,7 +272,14 @@ impl RedisServer {
             format!("port {port}\n")
         };
         let directives = self.options.directives.join("\n");
-        format!("bind 127.0.0.1\n{listen}dir {dir}\nsave \"\"\nappendonly no\nlogfile \"\"\n{directives}\n")
+        if self.options.sentinel {
+            return format!("bind 127.0.0.1\n{listen}dir {dir}\nlogfile \"\"\n{directives}\n");
+        }
+        let cluster = match self.bus_port {
+            Some(bus) => format!("cluster-enabled yes\ncluster-port {bus}\ncluster-announce-ip 127.0.0.1\n"),
+            None => String::new(),
+        };
+        format!("bind 127.0.0.1\n{listen}{cluster}dir {dir}\nsave \"\"\nappendonly no\nlogfile \"\"\n{directives}\n")
     }
 }
 
@@ -188,6 +293,18 @@ impl Drop for RedisServer {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
+}
+
+/// The library that shows a process another time, compiled into `dir`.
+fn clock_ahead_library(dir: &Path) -> PathBuf {
+    let (source, library) = (dir.join("clock_ahead.c"), dir.join("clock_ahead.so"));
+    if !library.exists() {
+        std::fs::write(&source, include_str!("clock_ahead.c")).expect("the file can be written");
+        let arguments = ["-shared", "-fPIC", "-O1", "-o"];
+        let compiled = Command::new("cc").args(arguments).arg(&library).arg(&source).status();
+        assert!(compiled.expect("cc is there: Rust needs it to link").success(), "clock_ahead.c does not compile");
+    }
+    library
 }
 
 fn write_certificates(dir: &Path) {
