@@ -2,12 +2,17 @@
 //! empty. What living owners sent in the last minute is in the log again, each run has exactly one
 //! terminal, no reader holds a history that the log does not have, and the direct caller notices nothing.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::{
     End, FaultProxy, Message, RedisServer, RedisServerOptions, Run, ScriptedAgent, Sidecar, WebSocket, events_of,
     terminal_of, until,
 };
+
+/// Longer than a subscriber takes to hear of anything.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A primary with replicas, an agent, and a sidecar that reaches one of the servers over a network
 /// which can lead it to another.
@@ -108,8 +113,13 @@ impl Subscriber {
 
     /// Reads until its view is the log.
     async fn agrees_with(&mut self, log: &[Message]) {
-        while self.view.last().map(Message::offset) != log.last().map(Message::offset) {
-            self.step().await;
+        let agreeing = async {
+            while self.view.last().map(Message::offset) != log.last().map(Message::offset) {
+                self.step().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, agreeing).await.is_err() {
+            panic!("the view stays another: {:#?}\nthe log: {log:#?}", self.view);
         }
         let plain = |entries: &[Message]| entries.iter().map(Message::entry).collect::<Vec<_>>();
         assert_eq!(plain(&self.view), plain(log));
