@@ -435,6 +435,10 @@ impl Owner {
     fn may_read(&self) -> bool {
         let room = WAITING_BYTES + self.runs.settings.event_bytes;
         let all = self.runs.pending.load(Ordering::Acquire);
+        // Nothing more of it will wait.
+        if self.durability == Durability::Over {
+            return true;
+        }
         // A run of which nothing waits for the store may always go on: all it can hold is an event
         // that is not complete, and only reading on frees that. Else such runs wait for each other.
         self.books.bytes() < room && (all < self.runs.settings.pending_bytes || self.books.bytes() == 0)
