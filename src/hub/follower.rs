@@ -354,9 +354,30 @@ impl Followed {
                     self.announce(Phase::Following);
                 }
                 Read::NotFound if tail == Offset::ZERO => return Ok(false),
-                Read::NotFound => return Ok(true),
+                Read::NotFound => match hub.log.bounds(&self.session).await? {
+                    Bounds::Erased => return Ok(true),
+                    Bounds::NotFound => {
+                        self.vanished(hub);
+                        return Ok(false);
+                    }
+                    // It has come back, or expired, since it was read.
+                    Bounds::Live(_) | Bounds::Expired { .. } => {}
+                },
             }
         }
+    }
+
+    /// The store came back without the session, which nobody has erased: whoever has something of it is told that
+    /// all of it is gone, and waits for what its writers append again.
+    fn vanished(&self, hub: &Hub) {
+        tracing::warn!(session = %self.session, "the store has lost a session that was followed");
+        hub.pages.forget(self.number);
+        let mut state = self.lock();
+        state.ring.roll_back(Offset::ZERO);
+        state.exists = false;
+        state.active.clear();
+        drop(state);
+        self.announce(Phase::Following);
     }
 
     /// How long silence is believed; a little different for every session, so that checks spread.
