@@ -8,6 +8,7 @@ mod redis_server;
 mod actors;
 mod commanding;
 mod connecting;
+mod forking;
 mod full;
 mod layout;
 mod losing;
