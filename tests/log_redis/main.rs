@@ -13,3 +13,4 @@ mod full;
 mod layout;
 mod losing;
 mod pushing;
+mod retaining;
