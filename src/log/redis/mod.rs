@@ -26,12 +26,15 @@
 mod append;
 mod backoff;
 mod bounds;
+#[cfg(test)]
+mod branches;
 mod cancel;
 mod claims;
 mod cluster;
 mod commands;
 mod deployment;
 mod fields;
+mod floor;
 mod follow;
 mod gap;
 mod keys;
