@@ -356,23 +356,28 @@ impl Followed {
                 Read::NotFound if tail == Offset::ZERO => return Ok(false),
                 Read::NotFound => match hub.log.bounds(&self.session).await? {
                     Bounds::Erased => return Ok(true),
-                    // It has changed between the two questions: the next look finds it so.
-                    Bounds::Live(_) | Bounds::Expired { .. } => return Ok(false),
-                    // The store has lost it and knows nothing of it: nobody has asked for that.
                     Bounds::NotFound => {
-                        tracing::warn!(session = %self.session, from = %tail, "the log that was followed is gone");
-                        hub.pages.forget(self.number);
-                        let mut state = self.lock();
-                        state.exists = false;
-                        state.ring.roll_back(Offset::ZERO);
-                        state.active = Vec::new();
-                        drop(state);
-                        self.announce(Phase::Following);
+                        self.vanished(hub);
                         return Ok(false);
                     }
+                    // It has come back, or expired, since it was read.
+                    Bounds::Live(_) | Bounds::Expired { .. } => {}
                 },
             }
         }
+    }
+
+    /// The store came back without the session, which nobody has erased: whoever has something of it is told that
+    /// all of it is gone, and waits for what its writers append again.
+    fn vanished(&self, hub: &Hub) {
+        tracing::warn!(session = %self.session, "the store has lost a session that was followed");
+        hub.pages.forget(self.number);
+        let mut state = self.lock();
+        state.ring.roll_back(Offset::ZERO);
+        state.exists = false;
+        state.active.clear();
+        drop(state);
+        self.announce(Phase::Following);
     }
 
     /// How long silence is believed; a little different for every session, so that checks spread.

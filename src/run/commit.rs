@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::log::{Append, Appended, Log, OpenRun, Opened, RunFlags, Unavailable};
-use crate::session::{InstanceId, Record, RunId, SessionId};
+use crate::run::doubts::{Standing, standing};
+use crate::session::{InstanceId, Offset, Record, RunId, SessionId};
 use crate::telemetry::{AppendRetried, EventsAppended, Fact, Metrics};
 
 /// First and longest pause between attempts.
@@ -20,8 +21,13 @@ pub(super) enum Committed {
     Opened(Opened),
     /// To an append, with what had been sent.
     Appended(Box<Append>, Appended),
-    /// To the question whether somebody has asked for the run's end.
-    Looked(RunFlags),
+    /// To the question whether somebody has asked for the run's end, and whether the log has what it had.
+    Looked {
+        /// What others have asked.
+        flags: RunFlags,
+        /// The newest entry of the owner is not where it was.
+        lost: bool,
+    },
 }
 
 /// Lists the run under its instance, then opens it. An instance that was declared dead opens
@@ -40,8 +46,17 @@ pub(super) async fn open(log: Arc<dyn Log>, metrics: Metrics, instance: Instance
     }
 }
 
-/// Appends entries of `run`.
-pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, run: RunId, append: Append) -> Committed {
+/// Appends entries of `run`, after a pause.
+pub(super) async fn append(
+    log: Arc<dyn Log>,
+    metrics: Metrics,
+    run: RunId,
+    append: Append,
+    after: Duration,
+) -> Committed {
+    if !after.is_zero() {
+        sleep(after).await;
+    }
     let began = Instant::now();
     let mut pauses = Pauses::new(&metrics, &append.session, &run);
     loop {
@@ -58,10 +73,29 @@ pub(super) async fn append(log: Arc<dyn Log>, metrics: Metrics, run: RunId, appe
     }
 }
 
-/// Asks what others have asked of `run`. Without an answer nothing is known: it is asked again in time.
-pub(super) async fn look(log: Arc<dyn Log>, session: SessionId, run: RunId) -> Committed {
-    let info = log.run(&session, &run).await.ok().flatten();
-    Committed::Looked(RunFlags { cancel: info.and_then(|info| info.cancel) })
+/// Asks what others have asked of `run`, and whether it stands at `seen` still. Where the store may have lost
+/// something, the run is listed again for the instance `relist`. Without an answer nothing is known: it is
+/// asked again in time.
+pub(super) async fn look(
+    log: Arc<dyn Log>,
+    session: SessionId,
+    run: RunId,
+    seen: Option<Offset>,
+    relist: Option<InstanceId>,
+) -> Committed {
+    if let Some(instance) = relist {
+        let _ = log.enlist(&instance, &session, &run).await;
+    }
+    let (mut flags, mut lost) = (RunFlags::default(), false);
+    if let Ok(info) = log.run(&session, &run).await {
+        lost = match (seen, &info) {
+            (Some(seen), Some(info)) if info.last == seen => false,
+            (Some(seen), _) => standing(&*log, &session, seen).await == Standing::Lost,
+            (None, info) => info.is_none(),
+        };
+        flags.cancel = info.and_then(|info| info.cancel);
+    }
+    Committed::Looked { flags, lost }
 }
 
 /// The pauses between attempts of one call.

@@ -10,7 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::log::{Renewal, StoreHealth};
 use crate::run::Runs;
 use crate::run::commands::hear;
+use crate::run::doubts::doubt;
 use crate::run::ghosts::look_after;
+use crate::run::remembered::remember;
 use crate::run::takeover::sweep;
 use crate::session::SessionId;
 
@@ -31,14 +33,21 @@ const GRACE: Duration = Duration::from_secs(7);
 /// to connect, and at once when there is a connection. A sweep adds half a second.
 const FIRST_GRACE: Duration = Duration::from_secs(1);
 
-/// Keeps the lease until the process ends, looks for the dead, and after the active runs of the
-/// sessions in `attended`. The lease outlives the drain: it ends with [`crate::log::Log::resign`],
+/// Keeps the lease until the process ends, looks for the dead, after the active runs of the sessions in
+/// `attended`, and after what the store may have lost. The lease outlives the drain: it ends with [`crate::log::Log::resign`],
 /// when no run is left.
 ///
 /// Renewals never wait for a sweep: to end the runs of a large instance takes longer than a lease.
 pub async fn keep_lease(runs: Arc<Runs>, attended: mpsc::Receiver<SessionId>) {
     let renewals = Renewals::default();
-    tokio::join!(renew(&runs, &renewals), sweep(&runs, &renewals), look_after(&runs, attended), hear(&runs));
+    tokio::join!(
+        renew(&runs, &renewals),
+        sweep(&runs, &renewals),
+        look_after(&runs, attended),
+        hear(&runs),
+        doubt(&runs),
+        remember(&runs),
+    );
 }
 
 /// Renews once a second, and at once when the store is back.

@@ -3,6 +3,7 @@
 //! upstream says, what the log says and what the direct caller gets stand in files of their own.
 
 mod alarms;
+mod ended;
 mod feed;
 mod serving;
 mod storing;
@@ -17,10 +18,11 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
+use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use crate::log::{Append, Fence, OnBusy, OpenRun, Opened, Writer};
+use crate::log::{Append, Fence, Lost, OnBusy, OpenRun, Opened, Writer};
 use crate::run::books::Books;
 use crate::run::call::Found;
 use crate::run::caller::Caller;
@@ -28,13 +30,23 @@ use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
 use crate::run::{Dropped, Runs, SideCall};
-use crate::session::{InstanceId, Offset, Record, RunId, SessionId, Subject, Terminal};
+use crate::session::{InstanceId, Kind, Offset, Record, RunId, SessionId, Subject, Terminal};
 use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
 /// upstream is not read on.
 const WAITING_BYTES: usize = 4 << 20;
 
+/// Bytes of what it has appended that the owner of one run keeps for the case that the store loses it.
+const RETAINED_BYTES: usize = 8 << 20;
+
+/// The same for all runs of an instance, those that have ended included.
+const ALL_RETAINED_BYTES: usize = 64 << 20;
+
+/// The first pause before an append to a log that goes back again and again; each is longer by as much.
+const GOES_BACK_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) use ended::Ended;
 pub(super) use feed::Feed;
 use feed::Heard;
 use whole::Whole;
@@ -134,10 +146,23 @@ pub(super) struct Owner {
     heard: Instant,
     flight_began: Instant,
     accounted: u64,
+    accounted_retained: usize,
     /// When the log answered last.
     answered_at: Instant,
-    /// It is to be asked whether somebody wants the run to end.
+    /// The run is to be opened, for the first time or because the log has lost it.
+    opens: bool,
+    /// The log is to be asked whether it has the newest entry, by appending it as it was.
+    probes: bool,
+    /// It is to be asked whether somebody wants the run to end, and whether it has what it had.
     looks: bool,
+    /// The log may have lost something: the run is to be on its instance's list.
+    relists: bool,
+    /// How often in succession the log has said that it went back.
+    went_back: u32,
+    /// Where the terminal stands that this owner wrote.
+    terminal_at: Option<Offset>,
+    /// The newest doubt when the newest call began.
+    sure_at: u64,
     found: Found,
     /// An answer that is no stream, as far as it has come.
     whole: Option<Whole>,
@@ -186,8 +211,15 @@ impl Owner {
             heard: Instant::now(),
             flight_began: Instant::now(),
             accounted: 0,
+            accounted_retained: 0,
             answered_at: Instant::now(),
+            opens: true,
+            probes: false,
             looks: false,
+            relists: false,
+            went_back: 0,
+            terminal_at: None,
+            sure_at: 0,
             found,
             whole: None,
             open: false,
@@ -212,28 +244,17 @@ impl Owner {
 
     /// Drives the run to its end.
     pub(super) async fn drive(mut self, mut feed: Feed, mut orders: Orders) {
-        let mut flight: Option<BoxFuture<'static, Committed>> = Some(self.open());
+        let mut flight: Option<BoxFuture<'static, Committed>> = None;
         let (runs, interrupt) = (self.runs.clone(), self.life.interrupt.clone());
+        let mut doubts = runs.doubts.subscribe();
         loop {
             if flight.is_none() {
-                match self.next_append() {
-                    Some(append) => {
-                        flight = Some(Box::pin(commit::append(
-                            runs.log.clone(),
-                            runs.metrics.clone(),
-                            self.spec.run.clone(),
-                            append,
-                        )));
-                        self.flight_began = Instant::now();
-                    }
-                    None if self.ended || self.refused => break,
-                    None if std::mem::take(&mut self.looks) => {
-                        let (session, run) = (self.spec.session.clone(), self.spec.run.clone());
-                        flight = Some(Box::pin(commit::look(runs.log.clone(), session, run)));
-                        self.flight_began = Instant::now();
-                    }
-                    None => {}
+                flight = self.next_flight();
+                if flight.is_none() && (self.ended || self.refused) {
+                    break;
                 }
+                self.flight_began = Instant::now();
+                self.sure_at = runs.doubts.count();
             }
             self.account();
             let reading = feed.is_open() && self.may_read();
@@ -291,6 +312,10 @@ impl Owner {
                     Order::Abandoned => Some(End::broken(Terminal::Cancelled, "disconnect")),
                 },
                 alarm = alarm => self.alarmed(alarm),
+                Ok(()) = doubts.changed() => {
+                    (self.looks, self.relists) = (true, true);
+                    None
+                }
                 () = interrupt.cancelled(), if !self.ended => Some(End::broken(Terminal::Interrupted, "shutdown")),
             };
             let unwanted = self.durability == Durability::Over && self.caller.is_none() && !self.ended;
@@ -312,7 +337,11 @@ impl Owner {
             }
         }
         self.finish_caller();
-        self.runs.pending.fetch_sub(std::mem::take(&mut self.accounted), Ordering::AcqRel);
+        let ended = self.ended();
+        self.release_memory();
+        if let Some(ended) = ended {
+            self.runs.remembered.remember(ended, self.sure_at);
+        }
         if !self.frees || self.runs.hand_on(&self.spec.session).await {
             // The run has its terminal; whether it is still listed matters to nobody but the sweeper. Where
             // what waits could not be started it stays listed: whoever finds this instance gone starts it.
@@ -320,6 +349,32 @@ impl Owner {
         }
         // Not before: who drives this run here next lists it again.
         self.runs.driven.leave(&self.spec.run);
+    }
+
+    /// What to ask of the log next, if anything.
+    fn next_flight(&mut self) -> Option<BoxFuture<'static, Committed>> {
+        if std::mem::take(&mut self.opens) {
+            return Some(self.open());
+        }
+        if let Some(append) = self.next_append() {
+            self.probes = false;
+            return Some(self.append(append));
+        }
+        if std::mem::take(&mut self.probes) {
+            let (first_n, record) = match self.books.newest() {
+                Some((n, record)) => (n, record.clone()),
+                None => (self.spec.opening.len() as u64, self.spec.opening.last()?.clone()),
+            };
+            let append = self.append_of(first_n, vec![record]);
+            return Some(self.append(append));
+        }
+        let keeps = self.durability != Durability::Over || self.terminal_at.is_some();
+        if self.ended || !self.open || !keeps || !std::mem::take(&mut self.looks) {
+            return None;
+        }
+        let relist = std::mem::take(&mut self.relists).then(|| self.life.instance.clone());
+        let (session, run) = (self.spec.session.clone(), self.spec.run.clone());
+        Some(Box::pin(commit::look(self.runs.log.clone(), session, run, self.seen, relist)))
     }
 
     fn open(&self) -> BoxFuture<'static, Committed> {
@@ -333,22 +388,41 @@ impl Owner {
             parent: spec.parent.clone(),
             key: spec.key.clone(),
             route: spec.route.clone(),
-            on_busy: spec.on_busy.clone(),
+            // One that was open has its place, whatever came to the route since.
+            on_busy: if self.open { OnBusy::Parallel } else { spec.on_busy.clone() },
             subject: spec.subject.clone(),
         };
         let (runs, instance) = (&self.runs, self.life.instance.clone());
         Box::pin(commit::open(runs.log.clone(), runs.metrics.clone(), instance, open))
     }
 
+    fn append(&self, append: Append) -> BoxFuture<'static, Committed> {
+        // A store that goes back again and again is not to be asked in a circle without a pause.
+        let after = GOES_BACK_PAUSE * self.went_back.saturating_sub(2).min(20);
+        let (log, metrics, run) = (self.runs.log.clone(), self.runs.metrics.clone(), self.spec.run.clone());
+        Box::pin(commit::append(log, metrics, run, append, after))
+    }
+
     fn next_append(&mut self) -> Option<Append> {
-        let (first_n, records) = self.books.take_batch()?;
-        Some(Append {
+        let (run, source) = (&self.spec.run, &self.spec.source);
+        let say = |lost: Lost| {
+            let data = json!({"code": "lost", "from_n": lost.from_n, "to_n": lost.to_n}).to_string().into();
+            let (run, source) = (Some(run.clone()), source.clone());
+            Record { kind: Kind::Status, run, source, event: None, id: None, data }
+        };
+        let (first_n, records) = self.books.take_batch(Instant::now(), say)?;
+        Some(self.append_of(first_n, records))
+    }
+
+    fn append_of(&self, first_n: u64, records: Vec<Record>) -> Append {
+        Append {
             session: self.spec.session.clone(),
             writer: Writer::Run { run: self.spec.run.clone(), fence: self.fence.clone() },
             first_n,
             records,
             seen: self.seen,
-        })
+            skips: false,
+        }
     }
 
     /// Writes what others have for the run.
@@ -362,6 +436,10 @@ impl Owner {
     fn may_read(&self) -> bool {
         let room = WAITING_BYTES + self.runs.settings.event_bytes;
         let all = self.runs.pending.load(Ordering::Acquire);
+        // Nothing more of it will wait.
+        if self.durability == Durability::Over {
+            return true;
+        }
         // A run of which nothing waits for the store may always go on: all it can hold is an event
         // that is not complete, and only reading on frees that. Else such runs wait for each other.
         self.books.bytes() < room && (all < self.runs.settings.pending_bytes || self.books.bytes() == 0)
@@ -374,13 +452,44 @@ impl Owner {
         self.runs.pending.fetch_add(now, Ordering::AcqRel);
         self.runs.pending.fetch_sub(self.accounted, Ordering::AcqRel);
         self.accounted = now;
+        self.account_retained();
+    }
+
+    /// The same for what was appended.
+    fn account_retained(&mut self) {
+        let now = self.books.retained_bytes();
+        self.runs.retained.fetch_add(now, Ordering::AcqRel);
+        self.runs.retained.fetch_sub(self.accounted_retained, Ordering::AcqRel);
+        self.accounted_retained = now;
+    }
+
+    /// Lets go of what was appended, as far as it is too old or too much. Everything was acknowledged.
+    fn let_go(&mut self) {
+        self.books.retained().let_go(self.runs.doubts.horizon(), RETAINED_BYTES);
+        self.account_retained();
+        let all = || self.runs.retained.load(Ordering::Acquire) + self.runs.remembered.bytes();
+        while all() > ALL_RETAINED_BYTES {
+            if !self.runs.remembered.shed() {
+                if !self.books.retained().let_go_oldest() {
+                    return;
+                }
+                let bytes = self.books.retained_bytes();
+                self.runs.retained.fetch_sub(self.accounted_retained - bytes, Ordering::AcqRel);
+                self.accounted_retained = bytes;
+            }
+        }
+    }
+
+    fn release_memory(&mut self) {
+        self.runs.pending.fetch_sub(std::mem::take(&mut self.accounted), Ordering::AcqRel);
+        self.runs.retained.fetch_sub(std::mem::take(&mut self.accounted_retained), Ordering::AcqRel);
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
         // An owner that breaks off by a defect must not take memory from the others for ever.
-        self.runs.pending.fetch_sub(self.accounted, Ordering::AcqRel);
+        self.release_memory();
     }
 }
 
@@ -396,3 +505,5 @@ impl End {
 
 #[cfg(test)]
 mod outages;
+#[cfg(test)]
+mod rollbacks;

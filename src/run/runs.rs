@@ -16,8 +16,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::log::{Command, Log, Opened, START_WITHIN, ToStart};
 use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
+use crate::run::doubts::Doubts;
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
+use crate::run::remembered::Remembered;
 use crate::run::seats::Seats;
 use crate::run::steering::steer;
 use crate::run::takeover::{definite, take_over};
@@ -51,6 +53,10 @@ pub struct Runs {
     pub(super) settings: RunsSettings,
     pub(super) metrics: Metrics,
     pub(super) pending: AtomicU64,
+    /// Bytes of what owners of active runs have appended and keep.
+    pub(super) retained: AtomicUsize,
+    pub(super) doubts: Doubts,
+    pub(super) remembered: Remembered,
     pub(super) driven: Registry,
     starter: OnceLock<Weak<dyn StartQueued>>,
     active: AtomicUsize,
@@ -96,6 +102,9 @@ impl Runs {
             settings,
             metrics,
             pending: AtomicU64::new(0),
+            retained: AtomicUsize::new(0),
+            doubts: Doubts::default(),
+            remembered: Remembered::default(),
             driven: Registry::default(),
             starter: OnceLock::new(),
             active: AtomicUsize::new(0),

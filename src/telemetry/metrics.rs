@@ -41,6 +41,8 @@ pub(super) struct Instruments {
     pub(super) events_dropped: Counter,
     pub(super) append: Histogram,
     pub(super) append_retries: Counter,
+    pub(super) entries_resent: Counter,
+    pub(super) entries_lost: Counter,
     pub(super) subscribers: Gauge,
     pub(super) sockets: Gauge,
     pub(super) ring_reads: Counters,
@@ -89,6 +91,9 @@ impl Metrics {
                 .counter("events_dropped", "Events above limits.event_bytes: kept from the log, not from the caller"),
             append: new.histogram("append_seconds", "Time until the log has acknowledged an append"),
             append_retries: new.counter("append_retries", "Appends whose outcome was unknown and that were repeated"),
+            entries_resent: new
+                .counter("entries_resent", "Entries that the store had lost and that were appended again"),
+            entries_lost: new.counter("entries_lost", "Entries that the store has lost and nobody has any more"),
             subscribers: new.gauge("subscribers_attached", "Subscribers attached to sessions"),
             sockets: new.gauge("sockets_open", "WebSocket connections"),
             ring_reads: new.counters(

@@ -13,6 +13,7 @@ mod caller;
 mod deployed;
 mod deployments;
 mod fault;
+mod recovering;
 mod row;
 mod scale;
 mod scene;

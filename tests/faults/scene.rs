@@ -15,7 +15,7 @@ use crate::deployed::{Deployed, log_key};
 use crate::fault::{Fault, Step};
 use crate::row::Row;
 use crate::scale::Scale;
-use crate::subscriber::Subscriber;
+use crate::subscriber::{Subscriber, Told};
 use crate::support::{ClusterFailover, Sidecar, Towards, until, within};
 use crate::verdict;
 
@@ -32,7 +32,7 @@ pub(crate) struct Scene {
     pub(crate) store: Deployed,
     pub(crate) subscribers: Vec<Subscriber>,
     sessions: Vec<String>,
-    stop: watch::Sender<bool>,
+    told: watch::Sender<Told>,
     /// A server that was killed or frozen, for its return.
     down: Option<usize>,
     /// The primary before anything happened to it.
@@ -64,7 +64,7 @@ pub(crate) async fn play(fault: &Fault, scale: Scale) -> Row {
     sleep(scale.calm).await;
     scene.agents.begin(Act::After);
     let logs = scene.everybody_knows_everything(&begun).await;
-    scene.stop.send_replace(true);
+    scene.told.send_replace(Told::Stop);
     verdict::of(fault, &scene, begun, &logs).await
 }
 
@@ -80,16 +80,16 @@ impl Scene {
         }
         let sessions: Vec<String> = (0..scale.sessions).map(|i| format!("session-{i}")).collect();
         let first = store.primary_of(&sessions[0]).await;
-        let (stop, stopping) = watch::channel(false);
+        let (told, hears) = watch::channel(Told::Read);
         let urls = [sidecars[0].url(), sidecars[1].url()];
         let subscribers = (0..scale.subscribers).map(|i| {
             let [a, b] = urls.clone();
             let urls = if (i / scale.sessions).is_multiple_of(2) { [a, b] } else { [b, a] };
-            Subscriber::start(sessions[i % scale.sessions].clone(), urls, stopping.clone())
+            Subscriber::start(sessions[i % scale.sessions].clone(), urls, hears.clone())
         });
         let subscribers = subscribers.collect();
         let (down, sidecar_killed) = (None, None);
-        Scene { sidecars, agents, store, subscribers, sessions, stop, down, first, sidecar_killed }
+        Scene { sidecars, agents, store, subscribers, sessions, told, down, first, sidecar_killed }
     }
 
     /// Begins runs, half of them through each sidecar; of every other the caller stays.

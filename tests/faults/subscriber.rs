@@ -59,6 +59,17 @@ pub(crate) struct Ledger {
     pub(crate) connections: u64,
 }
 
+/// What subscribers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Be connected.
+    Read,
+    /// Be away.
+    Leave,
+    /// It is over.
+    Stop,
+}
+
 /// A subscriber under way.
 #[derive(Clone)]
 pub(crate) struct Subscriber {
@@ -85,10 +96,10 @@ struct Frame<'a> {
 }
 
 impl Subscriber {
-    /// Reads a session from its start until told to stop. `urls` of both sidecars, its own first.
-    pub(crate) fn start(session: String, urls: [String; 2], stop: watch::Receiver<bool>) -> Self {
+    /// Reads a session from its start as it is told. `urls` of both sidecars, its own first.
+    pub(crate) fn start(session: String, urls: [String; 2], told: watch::Receiver<Told>) -> Self {
         let subscriber = Subscriber { session, ledger: Arc::default() };
-        tokio::spawn(subscriber.clone().read(urls, stop));
+        tokio::spawn(subscriber.clone().read(urls, told));
         subscriber
     }
 
@@ -97,14 +108,21 @@ impl Subscriber {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(self, urls: [String; 2], mut stop: watch::Receiver<bool>) {
-        for attempt in 0.. {
+    async fn read(self, urls: [String; 2], mut told: watch::Receiver<Told>) {
+        let mut attempt = 0;
+        loop {
+            let now = told.wait_for(|told| *told != Told::Leave).await.map_or(Told::Stop, |told| *told);
+            if now == Told::Stop {
+                return;
+            }
             tokio::select! {
                 // The other one is tried when the own one has just failed.
-                _ = self.connection(&urls[attempt % 2]) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = self.connection(&urls[attempt % 2]) => {
+                    attempt += 1;
+                    sleep(AGAIN).await;
+                }
+                () = async { drop(told.wait_for(|told| *told != Told::Read).await) } => {}
             }
-            sleep(AGAIN).await;
         }
     }
 

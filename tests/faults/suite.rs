@@ -57,3 +57,11 @@ async fn every_fault() {
     }
     assert!(broken.is_empty(), "invariants do not hold under {broken:?}");
 }
+
+#[test]
+#[ignore = "for scripts/faults --list"]
+fn which_faults_there_are() {
+    for fault in FAULTS {
+        println!("| `{}` | {:?} | {} |", fault.name, fault.deployment, fault.what);
+    }
+}

@@ -93,7 +93,8 @@ fn seen(row: &mut Row, subscriber: &Subscriber, log: &[Stored]) {
     }
 }
 
-fn entry((offset, fields): &Stored) -> Entry {
+/// What everybody must see of it.
+pub(crate) fn entry((offset, fields): &Stored) -> Entry {
     let kind = field(fields, "kind").unwrap_or("event");
     let data = field(fields, "data").filter(|_| kind == "event");
     Entry { offset: *offset, content: content(kind, field(fields, "run"), field(fields, "event"), data) }

@@ -21,6 +21,7 @@ mod cancelling;
 mod continuity;
 mod disconnects;
 mod everybody;
+mod failovers;
 mod filters;
 mod identity;
 mod instances;

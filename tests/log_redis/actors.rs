@@ -92,7 +92,7 @@ impl Owner {
         let fence = Fence { counter: 1, nonce: "a nonce".into() };
         let writer = Writer::Run { run: self.run.clone(), fence };
         let seen = (self.tail != Offset::ZERO).then_some(self.tail);
-        Append { session: self.session.clone(), writer, first_n: self.n + 1, records, seen }
+        Append { session: self.session.clone(), writer, first_n: self.n + 1, records, seen, skips: false }
     }
 
     pub async fn says<T: AsRef<str>>(&mut self, log: &dyn Log, texts: &[T]) -> (Offset, Offset) {

@@ -358,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_ends_all_following() {
-        let (followers, node) = followers();
+        let (followers, _) = followers();
         let (mut following, _) = followers.add(CHANNEL.into());
         followers.close();
         assert!(following.next().await.is_none());

@@ -108,6 +108,11 @@ impl Keys {
         format!("{}:idem:{}", self.prefix, URL_SAFE_NO_PAD.encode(Sha256::digest(key.as_bytes())))
     }
 
+    /// What a barrier writes to for the claim with this key: in its slot.
+    pub(super) fn claim_ack(&self, claim: &str) -> String {
+        format!("{}:{{{claim}}}:ack", self.prefix)
+    }
+
     /// The sessions of a subject.
     pub(super) fn subject(&self, subject: &Subject) -> String {
         format!("{}:subj:{}", self.prefix, subject.as_str())

@@ -27,6 +27,8 @@
 mod append;
 mod backoff;
 mod bounds;
+#[cfg(test)]
+mod branches;
 mod cancel;
 mod claims;
 mod cluster;
@@ -34,6 +36,7 @@ mod commands;
 mod deployment;
 mod dialect;
 mod fields;
+mod floor;
 mod follow;
 mod gap;
 mod keys;

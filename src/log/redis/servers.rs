@@ -131,10 +131,16 @@ impl Servers {
         self.call(slot, lane, None, |mut connection, _| async move { command.query_async(&mut connection).await }).await
     }
 
-    /// The same for what is shown to readers, with a key of the slot that settles it: see [`Node::call`].
-    pub(super) async fn settled<T: FromRedisValue>(&self, slot: Slot, key: &str, all: &Pipeline) -> Answered<T> {
+    /// The same for what must not be taken back, with a key of the slot that settles it: see [`Node::call`].
+    pub(super) async fn settled<T: FromRedisValue>(
+        &self,
+        slot: Slot,
+        lane: Lane,
+        key: &str,
+        all: &Pipeline,
+    ) -> Answered<T> {
         let request = |mut connection, _| async move { all.query_async(&mut connection).await };
-        self.call(slot, Lane::Pages, Some(key), request).await
+        self.call(slot, lane, Some(key), request).await
     }
 
     /// Sends commands that belong together to the server of `slot`.

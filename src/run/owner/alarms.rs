@@ -14,6 +14,10 @@ const MEMORY_RETRY: Duration = Duration::from_millis(20);
 /// sooner; but who set the flag may have died before it could send one.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
+/// A buffer that is full means that the store is away only where one call has had no answer for so long: before,
+/// the upstream may simply be faster than a store that is at work.
+const FULL_AFTER: Duration = Duration::from_secs(1);
+
 /// What happens next if nothing else does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alarm {
@@ -21,6 +25,8 @@ pub(super) enum Alarm {
     Duration,
     /// The direct caller has waited for the store long enough.
     Hurry,
+    /// Nothing more has room to wait for the store, and the direct caller would wait with it.
+    Full,
     /// The run has waited for the store long enough.
     GiveUp,
     /// The upstream has been silent.
@@ -49,6 +55,8 @@ impl Owner {
         let hurry = self.durability == Durability::Stored && waits && self.spec.ids == Tagging::Off;
         also(in_flight && hurry, self.flight_began + settings.eager_after, Alarm::Hurry);
         let give_up = self.durability != Durability::Over && !self.gave_up;
+        let full = crowded && give_up && self.caller.is_some() && self.spec.ids == Tagging::Off;
+        also(in_flight && full, self.flight_began + settings.eager_after.max(FULL_AFTER), Alarm::Full);
         also(in_flight && give_up, self.flight_began + settings.outage_limit, Alarm::GiveUp);
         let patience = if self.stalled { self.spec.stall_limit } else { self.spec.stall };
         also(reading, self.heard + patience, Alarm::Silence);
@@ -65,7 +73,8 @@ impl Owner {
                 self.hurry();
                 None
             }
-            Alarm::GiveUp => self.give_up(),
+            Alarm::Full => self.give_up("what waits for the store has no room any more"),
+            Alarm::GiveUp => self.give_up("the store has been away for store.outage_limit"),
             Alarm::Silence => self.silent(),
             Alarm::Memory => None,
             Alarm::Look => {

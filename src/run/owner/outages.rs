@@ -231,30 +231,62 @@ async fn a_run_that_is_given_up_says_what_its_caller_had_ahead_of_the_store() {
     assert_eq!(records[2].state(), Some(RunState::Ended(Terminal::Failed)));
 }
 
+/// The symptom: the caller stalled until outage_limit once more had come than may wait for the store.
 #[tokio::test]
-async fn a_run_whose_entries_the_store_has_lost_gets_its_terminal_all_the_same() {
-    let store = Store::new(Duration::ZERO);
-    let (kept, mut appends) = watch::channel(Vec::new());
-    let kept = Arc::new(kept);
-    store.log.append.answers(move |append: Append| {
-        let tail = Offset::new(5, 3);
-        let last = tail.next(5);
-        let answer = match append.seen {
-            Some(seen) if seen == tail => {
-                Appended::Stored { first: last, last, flags: RunFlags::default(), next: None }
-            }
-            _ => Appended::RolledBack { tail, n: 1 },
-        };
-        kept.send_modify(|kept: &mut Vec<Append>| kept.push(append));
-        now(answer)
-    });
-    let (upstream, mut begun) = begun(&store, settings(), Tagging::Off).await;
-    upstream.send("data: a\n\n").await.unwrap();
-    assert_eq!(arrives(&mut begun.body).await.unwrap().unwrap(), "data: a\n\n");
-    let appends = timeout(PATIENCE, appends.wait_for(|appends| appends.last().is_some_and(ends_run)));
-    let last = appends.await.expect("no terminal comes").unwrap().last().cloned().unwrap();
-    assert_eq!((last.first_n, last.records.len()), (2, 1));
-    assert_eq!(last.records[0].state(), Some(RunState::Ended(Terminal::Failed)));
+async fn a_caller_streams_on_at_once_when_no_more_may_wait_for_the_store() {
+    let mut store = Store::new(Duration::ZERO);
+    let settings = RunsSettings { pending_bytes: 1, ..settings() };
+    let (upstream, mut begun) = begun(&store, settings, Tagging::Off).await;
+    store.frozen.send_replace(true);
+    for text in ["data: a\n\n", "data: b\n\n", "data: c\n\n"] {
+        upstream.send(text).await.unwrap();
+        assert_eq!(arrives(&mut begun.body).await.unwrap().unwrap(), text);
+    }
     drop(upstream);
     assert_eq!(arrives(&mut begun.body).await, None);
+    store.frozen.send_replace(false);
+    let records = store.whole().await;
+    let kinds: Vec<_> = records.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, [Kind::Event, Kind::Status, Kind::Run]);
+    assert_eq!(records[2].state(), Some(RunState::Ended(Terminal::Failed)));
+    assert!(records[2].data.contains("store_unavailable"), "{}", records[2].data);
+}
+
+#[tokio::test]
+async fn a_run_without_a_caller_waits_for_the_store_and_is_not_said_to_be_stalled() {
+    let mut store = Store::new(Duration::ZERO);
+    let settings = RunsSettings { pending_bytes: 1, ..settings() };
+    let (sender, body) = upstream();
+    let runs = Runs::new(store.log.clone(), settings, Metrics::new());
+    let spec = RunSpec { stall: Duration::from_millis(300), ..spec(Tagging::Off) };
+    runs.write(spec, body).unwrap().await.unwrap();
+    store.frozen.send_replace(true);
+    sender.send("data: a\n\n").await.unwrap();
+    // Only one of these is read: the others wait in the upstream's connection, longer than a silence may be.
+    for _ in 0..8 {
+        sender.send("data: b\n\n").await.unwrap();
+    }
+    assert!(timeout(Duration::from_millis(600), sender.reserve()).await.is_err(), "it is read on");
+    store.frozen.send_replace(false);
+    drop(sender);
+    let records = store.whole().await;
+    let kinds: Vec<_> = records.iter().map(|record| record.kind).collect();
+    assert_eq!(kinds, [[Kind::Event; 9].as_slice(), &[Kind::Run]].concat());
+    assert_eq!(records[9].state(), Some(RunState::Ended(Terminal::Completed)));
+}
+
+#[tokio::test]
+async fn a_run_without_a_caller_has_failed_when_the_store_was_away_for_too_long() {
+    let mut store = Store::new(Duration::ZERO);
+    let settings = RunsSettings { outage_limit: Duration::from_millis(200), ..settings() };
+    let (sender, body) = upstream();
+    let runs = Runs::new(store.log.clone(), settings, Metrics::new());
+    runs.write(spec(Tagging::Off), body).unwrap().await.unwrap();
+    store.frozen.send_replace(true);
+    sender.send("data: a\n\n").await.unwrap();
+    timeout(PATIENCE, sender.closed()).await.expect("the upstream is not let go of");
+    store.frozen.send_replace(false);
+    let records = store.whole().await;
+    assert_eq!(records.last().unwrap().state(), Some(RunState::Ended(Terminal::Failed)));
+    assert!(records.last().unwrap().data.contains("store_unavailable"));
 }

@@ -24,10 +24,10 @@ impl Owner {
         self.release(u64::MAX);
     }
 
-    /// The store has been away for longer than a run waits. With a caller who is served all the
-    /// same the run goes on without being kept; without one there is nobody to go on for. The
+    /// The store has been away for longer than a run waits, or more has come than may wait. With a caller who
+    /// is served all the same the run goes on without being kept; without one there is nobody to go on for. The
     /// terminal waits in memory for the store's return.
-    pub(super) fn give_up(&mut self) -> Option<End> {
+    pub(super) fn give_up(&mut self, why: &'static str) -> Option<End> {
         self.gave_up = true;
         if self.spec.ids != Tagging::Off
             && let Some(caller) = self.caller.take()
@@ -39,7 +39,7 @@ impl Owner {
             return None;
         }
         let (session, run) = (&self.spec.session, &self.spec.run);
-        tracing::error!(%session, %run, "the store has been away for store.outage_limit; the rest of this run is not kept");
+        tracing::error!(%session, %run, why, "the rest of this run is not kept");
         self.books.abandon();
         if self.caller.is_none() {
             return Some(End::broken(Terminal::Failed, "store_unavailable"));

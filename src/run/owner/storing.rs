@@ -4,10 +4,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Durability, End, Owner};
-use crate::log::{Append, Appended, Closed, Opened, RunFlags};
+use crate::log::{Append, Appended, Closed, Lost, Opened, RunFlags};
 use crate::run::commit::Committed;
-use crate::session::{Kind, Offset, Record, RunState, Terminal};
+use crate::session::{Kind, Offset, Record, RunState};
 use crate::sse::Event;
+use crate::telemetry::{EntriesResent, Fact};
 
 impl Owner {
     /// What the log has answered. Somebody may have asked it for the run's end.
@@ -16,7 +17,10 @@ impl Owner {
         let flags = match committed {
             Committed::Opened(opened) => self.opened(opened),
             Committed::Appended(append, outcome) => self.appended(&append, outcome),
-            Committed::Looked(flags) => Some(flags),
+            Committed::Looked { flags, lost } => {
+                self.probes |= lost;
+                Some(flags)
+            }
         };
         flags?.cancel.filter(|_| !self.ended).map(End::cancelled)
     }
@@ -29,8 +33,9 @@ impl Owner {
         match opened {
             Opened::Open { started, flags } => {
                 self.open = true;
-                self.stored_n = self.spec.opening.len() as u64;
                 self.seen = Some(started);
+                // A log that had lost the run has nothing else of it.
+                self.go_back_to(self.spec.opening.len() as u64);
                 self.advance(started);
                 return Some(flags);
             }
@@ -42,6 +47,7 @@ impl Owner {
             other => {
                 let (session, run) = (&self.spec.session, &self.spec.run);
                 tracing::warn!(%session, %run, outcome = ?other, "the run could not be opened; it is served but not kept");
+                self.books.abandon();
                 self.over();
             }
         }
@@ -64,36 +70,55 @@ impl Owner {
             // Our own terminal, by an attempt whose answer was lost.
             Appended::Closed(Closed::Terminal { offset, .. }) if ends_run(append) => {
                 self.frees = true;
-                self.stored_n = append.first_n + append.records.len() as u64 - 1;
-                self.advance(offset);
+                self.stored(append, offset);
             }
+            Appended::RolledBack { tail, n } => {
+                self.runs.doubts.raise();
+                self.seen = Some(tail).filter(|tail| *tail != Offset::ZERO);
+                self.lost(n);
+            }
+            Appended::Gap { expected } => self.lost(expected.saturating_sub(1)),
+            // The log has nothing at all of what we know.
+            Appended::Closed(Closed::Unknown) if self.seen.is_none() => self.lost(0),
             lost => {
                 let (session, run) = (&self.spec.session, &self.spec.run);
                 tracing::error!(%session, %run, outcome = ?lost, "the log takes no more of this run; its caller is served on");
                 self.books.abandon();
-                let stored = match lost {
-                    Appended::RolledBack { tail, n } => {
-                        self.seen = Some(tail).filter(|tail| *tail != Offset::ZERO);
-                        Some(n)
-                    }
-                    Appended::Gap { expected } => Some(expected.saturating_sub(1)),
-                    _ => None,
-                };
-                // A store that lost entries still has the run, active: it must not stay so for ever.
-                if let Some(n) = stored.filter(|_| self.durability != Durability::Over) {
-                    self.books.go_on_after(n);
-                    let details = self.terminal_details("store_lost_entries");
-                    self.state(RunState::Ended(Terminal::Failed), &details.to_string());
-                }
                 self.over();
             }
         }
         None
     }
 
+    /// The log has only `count` entries of this run. The rest is appended again, after the opening where that is
+    /// lost as well.
+    fn lost(&mut self, count: u64) {
+        self.went_back += 1;
+        self.terminal_at = None;
+        if count < self.spec.opening.len() as u64 {
+            self.opens = true;
+        } else {
+            self.go_back_to(count);
+        }
+    }
+
+    fn go_back_to(&mut self, count: u64) {
+        let (again, lost) = self.books.go_back_to(count);
+        self.stored_n = self.books.appended_n();
+        if again > 0 || lost.is_some() {
+            let (session, run, lost) = (&self.spec.session, &self.spec.run, lost.map_or(0, Lost::count));
+            EntriesResent { session, run, entries: again as u64, lost }.emit(&self.runs.metrics);
+        }
+    }
+
     fn stored(&mut self, append: &Append, last: Offset) {
         self.seen = Some(last);
-        self.stored_n = append.first_n + append.records.len() as u64 - 1;
+        self.stored_n = self.books.appended_n();
+        self.went_back = 0;
+        if ends_run(append) {
+            self.terminal_at = Some(last);
+        }
+        self.let_go();
         self.advance(last);
     }
 

@@ -51,6 +51,30 @@ impl Fact for AppendRetried<'_> {
     }
 }
 
+/// The store has lost entries, and their writer appends them again.
+#[derive(Clone, Copy, Debug)]
+pub struct EntriesResent<'a> {
+    /// The session.
+    pub session: &'a SessionId,
+    /// The run.
+    pub run: &'a RunId,
+    /// How many are appended again.
+    pub entries: u64,
+    /// How many its writer has not any more either.
+    pub lost: u64,
+}
+
+impl Fact for EntriesResent<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.count.entries_resent.inc_by(self.entries);
+        metrics.count.entries_lost.inc_by(self.lost);
+        tracing::warn!(
+            session = %self.session, run = %self.run, entries = self.entries, lost = self.lost,
+            "the store went back in time; what it has lost of a run is appended again"
+        );
+    }
+}
+
 /// An event was too large for the log.
 #[derive(Clone, Copy, Debug)]
 pub struct EventDropped<'a> {
