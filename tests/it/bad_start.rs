@@ -115,8 +115,9 @@ async fn a_redis_that_may_drop_sessions_is_warned_about_in_the_log_and_where_the
 
 #[tokio::test]
 async fn the_password_of_a_redis_comes_from_a_file() {
-    let redis =
-        RedisServerOptions::default().directive("user side on >s3cret ~ss:* &ss:* +@all -@dangerous +info").start();
+    let redis = RedisServerOptions::default()
+        .directive("user side on >s3cret ~ss:* resetchannels &ss:* +@all -@dangerous +info")
+        .start();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "s3cret\n").unwrap();
     let place = format!("[store]\npassword = \"file:{}\"", file.path().display());

@@ -13,7 +13,7 @@ use sidestream::log::{Log, Retention};
 use crate::redis_server::RedisServerOptions;
 
 /// Who the suite is on Redis: what `docs/store-layout.md` says is enough for a user is enough for all of it.
-const USER: &str = "user side on >secret ~ss:* &ss:* +@all -@dangerous +info";
+const USER: &str = "user side on >secret ~ss:* resetchannels &ss:* +@all -@dangerous +info";
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

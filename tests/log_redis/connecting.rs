@@ -49,7 +49,7 @@ async fn a_certificate_of_an_unknown_authority_is_refused_in_words_that_say_what
 async fn a_user_with_no_more_than_the_named_permissions_is_enough() {
     let server = RedisServerOptions::default()
         .directive("user default off")
-        .directive("user side on >s%cret ~ss:* &ss:* +@all -@dangerous +info")
+        .directive("user side on >s%cret ~ss:* resetchannels &ss:* +@all -@dangerous +info")
         .start();
     works(&*connect(server.url_as("side:s%25cret")).await).await;
 }
@@ -59,7 +59,7 @@ async fn a_user_without_channels_is_refused_with_the_permission_to_grant() {
     let server = RedisServerOptions::default().directive("user side on >secret ~ss:* resetchannels +@all").start();
     let refused = refusal(RedisOptions::new(server.url_as("side:secret"))).await;
     assert!(matches!(refused, RefusedStore::Permission { .. }), "{refused}");
-    assert!(refused.to_string().contains("ACL SETUSER side ~ss:* &ss:*"), "{refused}");
+    assert!(refused.to_string().contains("ACL SETUSER side ~ss:* resetchannels &ss:*"), "{refused}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ::redis::TlsCertificates;
 use sidestream::log::redis::{Ack, ClientCertificate, Password, RedisLog, RedisOptions, RefusedStore};
 use sidestream::log::*;
 
@@ -12,7 +13,7 @@ use crate::redis_sentinel::RedisSentinelOptions;
 use crate::redis_server::{RedisServer, RedisServerOptions};
 
 /// What `docs/store-layout.md` says is enough.
-const USER: &str = "user side on >secret ~ss:* &ss:* +@all -@dangerous +info";
+const USER: &str = "user side on >secret ~ss:* resetchannels &ss:* +@all -@dangerous +info";
 
 fn is_down_for(words: &str) -> impl FnMut(&StoreHealth) -> bool {
     move |health| matches!(health, StoreHealth::Down { reason } if reason.contains(words))
@@ -107,6 +108,35 @@ async fn a_certificate_for_another_host_is_refused_in_words_that_say_what_to_do(
     assert!(refused.to_string().contains("write a host that the server's certificate names"), "{refused}");
 }
 
+#[tokio::test]
+async fn a_cluster_and_sentinels_speak_tls_like_a_server() {
+    let member = RedisServerOptions::default().tls().cluster().start();
+    let tls = TlsCertificates { client_tls: None, root_cert: Some(std::fs::read(member.ca_file()).unwrap()) };
+    let client = ::redis::Client::build_with_tls(member.url(), tls).unwrap();
+    let all = ::redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383).to_owned();
+    all.exec_async(&mut client.get_multiplexed_async_connection().await.unwrap()).await.unwrap();
+    let url = format!("rediss-cluster://127.0.0.1:{}", member.port());
+    let log =
+        RedisLog::connect(RedisOptions { ca_file: Some(member.ca_file()), ..RedisOptions::new(url) }).await.unwrap();
+    until_health(&log, |health| *health == StoreHealth::Up).await;
+    works(&log).await;
+
+    let server = RedisServerOptions::default().tls().start();
+    let dir = server.ca_file().parent().unwrap().display().to_string();
+    // With a certificate of the same authority.
+    let sentinel = RedisServerOptions::default()
+        .tls()
+        .sentinel()
+        .directive(format!("tls-cert-file {dir}/server.pem"))
+        .directive(format!("tls-key-file {dir}/server.key"))
+        .directive(format!("sentinel monitor primary 127.0.0.1 {} 1", server.port()))
+        .start();
+    let url = format!("rediss-sentinel://127.0.0.1:{}?master=primary", sentinel.port());
+    let log =
+        RedisLog::connect(RedisOptions { ca_file: Some(server.ca_file()), ..RedisOptions::new(url) }).await.unwrap();
+    works(&log).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_have_credentials_of_their_own() {
     let deployment = RedisSentinelOptions::default()
@@ -143,7 +173,7 @@ async fn a_user_of_a_cluster_needs_no_more_permissions_and_no_less() {
         owner.says(&*log, &["hello"]).await;
     }
     let refused = refusal(RedisOptions::new(cluster.url_as("deaf:secret"))).await;
-    assert!(refused.to_string().contains("ACL SETUSER deaf ~ss:* &ss:*"), "{refused}");
+    assert!(refused.to_string().contains("ACL SETUSER deaf ~ss:* resetchannels &ss:*"), "{refused}");
     let refused = refusal(RedisOptions::new(cluster.url_as("side:wrong"))).await;
     assert!(matches!(refused, RefusedStore::Credentials { .. }), "{refused}");
 }

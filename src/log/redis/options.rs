@@ -253,7 +253,7 @@ pub enum RefusedStore {
     /// The user may not do what is needed.
     #[error(
         "the Redis user {user} at {address} lacks a permission: {reason}; grant it with ACL SETUSER {user} ~{prefix}:* \
-         &{prefix}:* +@all -@dangerous +info"
+         resetchannels &{prefix}:* +@all -@dangerous +info"
     )]
     Permission {
         /// The server.

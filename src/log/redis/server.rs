@@ -113,6 +113,13 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
             at
         ));
     }
+    let replaceable = !matches!(target.deployment, Deployment::Single(_));
+    if replaceable && target.ack() == Ack::Memory && !fields.contains_key("min_slaves_good_slaves") {
+        warnings.push(format!(
+            "the Redis server at {at} goes on when no replica follows it, and a failover takes back what it acknowledged \
+             meanwhile; set min-replicas-to-write 1, or store.ack = \"replicated\""
+        ));
+    }
     let uptime = Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0));
     Ok(Server {
         identity: field("run_id").to_owned(),
@@ -209,12 +216,13 @@ mod tests {
     use super::*;
     use crate::log::redis::RedisOptions;
 
+    fn read_at(url: &str, info: &str) -> Result<Server, NoServer> {
+        let target = RedisOptions::new(url).target().expect("a target");
+        read_info(info, &target, &Address { host: "127.0.0.1".into(), port: 6379 })
+    }
+
     fn read(info: &str) -> Result<Server, NoServer> {
-        read_info(
-            info,
-            &RedisOptions::new("redis://127.0.0.1").target().expect("a target"),
-            &Address { host: "127.0.0.1".into(), port: 6379 },
-        )
+        read_at("redis://127.0.0.1", info)
     }
 
     #[test]
@@ -225,6 +233,56 @@ mod tests {
         }
         for version in ["6.2.0", "7.0.15", "7.2.4", "10.0.1", "255.255.255"] {
             assert!(read(&format!("redis_version:{version}\r\n")).is_ok(), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_needs_sharded_channels() {
+        let of_version = |version| format!("redis_mode:cluster\r\nredis_version:{version}\r\n");
+        let Err(NoServer::Refused(refused)) = read_at("redis-cluster://h", &of_version("6.2.14")) else { panic!() };
+        assert!(refused.to_string().contains("version 7.0 (for a cluster) or newer"), "{refused}");
+        for version in ["7.0.0", "7.2.4\r\nserver_name:valkey\r\nvalkey_version:7.2.5"] {
+            assert!(read_at("redis-cluster://h", &of_version(version)).is_ok(), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_primary_that_goes_on_alone_is_warned_about_where_another_may_take_over() {
+        let warnings = |url, info| read_at(url, info).expect("usable").warnings.join(" ");
+        let sentinel = "redis-sentinel://h?master=m";
+        assert!(warnings(sentinel, "").contains("min-replicas-to-write"));
+        assert_eq!(warnings(sentinel, "min_slaves_good_slaves:1\r\n"), "");
+        assert_eq!(warnings("redis://h", ""), "");
+    }
+
+    #[test]
+    fn every_kind_of_server_is_refused_where_another_is_expected() {
+        for (url, mode, says) in [
+            ("redis://h", "sentinel", "redis-sentinel://"),
+            ("redis-cluster://h", "sentinel", "redis-sentinel://"),
+            ("redis-sentinel://h?master=m", "cluster", "redis-cluster://"),
+            ("redis-cluster://h", "standalone", "write redis://"),
+        ] {
+            let read = read_at(url, &format!("redis_mode:{mode}\r\n"));
+            let Err(NoServer::Refused(refused)) = read else { panic!("{url} at a {mode}: {read:?}") };
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+    }
+
+    #[test]
+    fn tls_errors_say_what_to_change_and_others_say_nothing() {
+        for (error, says) in [
+            ("invalid peer certificate: UnknownIssuer", Some("store.ca_file")),
+            ("invalid peer certificate: certificate expired: …", Some("renew")),
+            ("invalid peer certificate: certificate not valid for name \"h\"; …", Some("write a host")),
+            ("received fatal alert: CertificateRequired", Some("set store.cert_file")),
+            ("received fatal alert: CertificateExpired", Some("does not accept the certificate")),
+            ("keys may not be consistent: KeyMismatch", Some("store.key_file")),
+            ("received fatal alert: InternalError", None),
+            ("Connection refused (os error 111)", None),
+        ] {
+            assert_eq!(tls_advice(error).is_some(), says.is_some(), "{error}");
+            assert!(says.is_none_or(|says| tls_advice(error).is_some_and(|advice| advice.contains(says))), "{error}");
         }
     }
 
