@@ -13,8 +13,8 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
+use crate::log::{Standing, standing};
 use crate::run::Runs;
-use crate::run::doubts::{Standing, standing};
 use crate::run::owner::Ended;
 use crate::session::{Offset, RunId, SessionId};
 

@@ -288,3 +288,30 @@ async fn what_is_cancelled_stays_cancelled_though_the_store_lost_the_flag_and_th
     assert_eq!(terminal_of(&log, &run.id)["state"], "cancelled");
     assert_eq!(data_of(&log, &run), ["a"]);
 }
+
+#[tokio::test]
+async fn what_devices_have_published_is_there_again_after_a_failover_that_lost_it() {
+    let mut stage = Deployment::with_replicas(1).await;
+    let (run, mut subscriber) = (stage.run("s").await, stage.subscriber("s").await);
+    let mut device = stage.sidecar.connect().await;
+    let mut publish = async |n: u64| {
+        let publish = json!({"type": "publish", "session": "s", "data": n});
+        assert_eq!(device.ask(publish).await.kind(), "ack");
+    };
+    publish(1).await;
+    stage.cut_off(1).await;
+    publish(2).await;
+    publish(3).await;
+    subscriber.has(4).await;
+    stage.fail_over_to(1);
+    let id = run.id.clone();
+    end(run, &[]).await;
+    let log = until("what was published", async || {
+        let log = stage.ended("s", &[&id]).await;
+        (log.len() == 5).then_some(log)
+    })
+    .await;
+    let published = log.iter().filter(|entry| entry.kind() == "event").map(|entry| entry["json"].clone());
+    assert_eq!(published.collect::<Vec<_>>(), [json!(1), json!(2), json!(3)]);
+    subscriber.agrees_with(&log).await;
+}
