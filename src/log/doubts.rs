@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Gap, GapReason, Log, PageLimits, Read, StoreHealth};
+use super::{Bounds, Gap, GapReason, Log, PageLimits, Read, StoreHealth};
 use crate::session::{Offset, SessionId};
 
 /// How long a writer keeps what it has appended. Time in which the store is away does not count.
@@ -41,8 +41,8 @@ pub struct Doubts {
 pub(crate) enum Standing {
     /// It is there.
     There,
-    /// It was removed as everything is in the end.
-    Trimmed,
+    /// It was removed as everything is in the end, or erased.
+    Removed,
     /// The store knows nothing of it, or not of its session.
     Lost,
     /// The store did not say.
@@ -122,8 +122,13 @@ pub(crate) async fn doubt(log: &dyn Log, doubts: &Doubts) {
 pub(crate) async fn standing(log: &dyn Log, session: &SessionId, seen: Offset) -> Standing {
     match log.read(session, seen, PageLimits { entries: 1, bytes: 1 }).await {
         Ok(Read::Page(_)) => Standing::There,
-        Ok(Read::Gap(Gap { reason: GapReason::Trimmed | GapReason::Expired, .. })) => Standing::Trimmed,
-        Ok(Read::Gap(Gap { reason: GapReason::RolledBack, .. }) | Read::NotFound) => Standing::Lost,
+        Ok(Read::Gap(Gap { reason: GapReason::Trimmed | GapReason::Expired, .. })) => Standing::Removed,
+        Ok(Read::Gap(Gap { reason: GapReason::RolledBack, .. })) => Standing::Lost,
+        Ok(Read::NotFound) => match log.bounds(session).await {
+            Ok(Bounds::Erased) => Standing::Removed,
+            Ok(Bounds::NotFound | Bounds::Expired { .. } | Bounds::Live(_)) => Standing::Lost,
+            Err(_) => Standing::Unknown,
+        },
         Err(_) => Standing::Unknown,
     }
 }

@@ -3,13 +3,13 @@
 //! them for a while, so that what a store that went back in time has lost is stored once more.
 //!
 //! Each is known by its exact offset, so that the log says of each whether it is there. Kept for as long as
-//! owners of runs keep theirs, at most 16 MiB of all sessions. Overflow: what is oldest in the session that
+//! owners of runs keep theirs, at most 8 MiB of all sessions. Overflow: what is oldest in the session that
 //! is published to is let go of.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const LINES: usize = 4096;
 
 /// Bytes of what was published that are kept.
-const KEPT_BYTES: usize = 16 << 20;
+const KEPT_BYTES: usize = 8 << 20;
 
 /// How often the newest entry is looked at, and what could not be looked after is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -56,8 +56,8 @@ pub struct Publisher {
     doubts: Arc<Doubts>,
     /// Bytes of what all lines keep.
     kept_bytes: Arc<AtomicUsize>,
-    /// Where the newest entry of all stands.
-    newest: Mutex<Option<(SessionId, Offset)>>,
+    /// Where the newest entry of all stands, and since when.
+    newest: Mutex<Option<(SessionId, Offset, Instant)>>,
 }
 
 /// What was published in one session. One append at a time; others wait for their turn.
@@ -91,9 +91,15 @@ impl Kept {
     }
 
     fn let_go_oldest(&mut self) -> bool {
-        let Some((record, ..)) = self.entries.pop_front() else { return false };
-        self.all_bytes.fetch_sub(Self::cost(&record), Ordering::AcqRel);
-        true
+        let any = !self.entries.is_empty();
+        self.let_go(0);
+        any
+    }
+
+    fn let_go(&mut self, index: usize) {
+        if let Some((record, ..)) = self.entries.remove(index) {
+            self.all_bytes.fetch_sub(Self::cost(&record), Ordering::AcqRel);
+        }
     }
 
     fn cost(record: &Record) -> usize {
@@ -129,12 +135,7 @@ impl Publisher {
         loop {
             let _ = timeout(LOOK_EVERY, doubts.changed()).await;
             let doubt = *doubts.borrow_and_update();
-            let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some((session, offset)) = newest
-                && standing(&*self.log, &session, offset).await == Standing::Lost
-            {
-                self.doubts.raise();
-            }
+            self.look_at_the_newest().await;
             let lines: Vec<_> = {
                 let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
                 lines.iter().map(|(session, line)| (session.clone(), line.clone())).collect()
@@ -176,7 +177,7 @@ impl Publisher {
                     continue;
                 };
                 held.kept.keep(record.clone(), stored);
-                *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some((session.clone(), stored));
+                *self.newest() = Some((session.clone(), stored, Instant::now()));
                 if let Some(subject) = subject.filter(|subject| held.bound.as_ref() != Some(*subject)) {
                     while self.log.bind(session, subject).await.is_err() {
                         sleep(RETRY).await;
@@ -220,15 +221,50 @@ impl Publisher {
                 // The session has expired: this entry is not among what was there.
                 Ok(Appended::Closed(Closed::Expired)) => (epoch, n) = begin(),
                 // The store went back in time, or has forgotten us among a thousand others.
-                Ok(Appended::Gap { .. } | Appended::Fenced | Appended::RolledBack { .. }) => {
-                    self.doubts.raise();
-                    return Ok(None);
-                }
+                Ok(Appended::Gap { .. } | Appended::Fenced | Appended::RolledBack { .. }) => return Ok(None),
                 // An entry without a run finds nothing else closed.
                 Ok(Appended::Closed(_)) => return Err(NotPublished::Erased),
                 Err(_) => sleep(RETRY).await,
             }
         }
+    }
+
+    /// One entry stands for all that nobody doubts: where a server has lost a tail, it has lost the newest.
+    async fn look_at_the_newest(&self) {
+        let newest = self.newest().clone();
+        let Some((session, offset, at)) = newest.filter(|(_, _, at)| *at >= self.doubts.horizon()) else {
+            *self.newest() = None;
+            return;
+        };
+        if standing(&*self.log, &session, offset).await == Standing::Lost {
+            self.doubts.raise();
+            // What takes its place is the newest then.
+            self.newest().take_if(|newest| newest.2 == at);
+        }
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Option<(SessionId, Offset, Instant)>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps entries that a producer of this instance has stored side by side, the last of them at `last`.
+    pub async fn keep(&self, session: &SessionId, records: &[Record], last: Offset) {
+        let line = self.line(session);
+        let mut line = line.lock().await;
+        let behind = (0..records.len() as u64).rev();
+        for (record, behind) in records.iter().zip(behind) {
+            line.kept.keep(record.clone(), Offset::new(last.ms, last.seq.saturating_sub(behind)));
+        }
+        *self.newest() = Some((session.clone(), last, Instant::now()));
+    }
+
+    /// Publishes once more, before anything new, what the log has lost of a session. However long it takes, it is
+    /// not given up halfway, or it would come twice.
+    pub async fn restore_lost(self: &Arc<Self>, session: &SessionId) {
+        self.doubts.raise();
+        let (publisher, session, line) = (self.clone(), session.clone(), self.line(session));
+        let restoring = tokio::spawn(async move { publisher.restore(&session, &mut *line.lock().await).await });
+        let _ = restoring.await;
     }
 
     /// Publishes once more what the log has lost of what is kept. A log loses its newest entries, so that
@@ -237,7 +273,7 @@ impl Publisher {
         let mut next = line.kept.entries.len();
         while let Some(newest) = next.checked_sub(1) {
             match standing(&*self.log, session, line.kept.entries[newest].1).await {
-                Standing::There | Standing::Trimmed => break,
+                Standing::There | Standing::Removed => break,
                 Standing::Lost => next = newest,
                 Standing::Unknown => sleep(RETRY).await,
             }
@@ -247,9 +283,10 @@ impl Publisher {
             match self.store(session, line, record).await {
                 Ok(Some(offset)) => {
                     line.kept.entries[next].1 = offset;
+                    *self.newest() = Some((session.clone(), offset, Instant::now()));
                     next += 1;
                 }
-                // It went back once more, perhaps behind those that are restored.
+                // It went back once more, perhaps behind those that are restored; or our count was not the log's.
                 Ok(None) => return Box::pin(self.restore(session, line)).await,
                 Err(_) => while line.kept.let_go_oldest() {},
             }
