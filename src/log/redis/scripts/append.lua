@@ -23,13 +23,13 @@ local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
   local ended = tomb and (tomb.state == 'erased' or now >= tomb.expires)
-  if ended and outlives(seen, tomb.last) and redis.call('EXISTS', LOG) == 0 then
+  if ended and outlives(seen, tomb.last) then
     return { 'rolled_back', ZERO, '0' }
   elseif tomb and tomb.state == 'erased' then
     -- A producer that begins makes the session anew; its offsets go on.
     if role == 'run' or first_n > 1 then return { 'erased' } end
     s = create(tomb.last, nil, field, expired_meta)
-  elseif redis.call('EXISTS', LOG) == 1 then
+  elseif is_headless(expired_meta, tomb) then
     s = rebuild(field)
   elseif tomb and now >= tomb.expires then
     if role == 'run' or first_n > 1 then return { 'expired' } end

@@ -174,6 +174,13 @@ local function load(writer)
   return s
 end
 
+-- Whether the log is there and meta is not, which is to be rebuilt then. Not what a life that has expired
+-- left behind: its log goes in the very millisecond that is its last.
+local function is_headless(expired_meta, tomb)
+  local over = expired_meta or tomb and (tomb.state == 'erased' or now >= tomb.expires)
+  return not over and redis.call('EXISTS', LOG) == 1
+end
+
 -- A session that begins (again) after `last`; `expired`: the last offset of a life that expired.
 -- Written by the first `write`. A marker "never started" may stand in a meta that is no session.
 local function create(last, expired, writer, expired_meta)
@@ -224,6 +231,13 @@ local function rebuild(writer)
   redis.call('PEXPIREAT', META, text(s.expires + META_MS))
   redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
   return load(writer)
+end
+
+-- Meta, rebuilt where it was lost; or nil: there is no session.
+local function mended(writer)
+  local s, expired_meta = load(writer)
+  if s or not is_headless(expired_meta, tombstone()) then return s end
+  return rebuild(writer)
 end
 
 -- Whether `seen` cannot be of a life of the session that ended at `last`: it is of a later one, which is lost.
@@ -332,9 +346,12 @@ local function write(s, batch, writer, value, set)
     set[#set + 1] = text(s.expires)
   end
   if s.fresh then
-    if s.expired_meta then
+    local ended = s.expired_meta or s.expired
+    if ended or redis.call('EXISTS', LOG) == 1 then
       redis.call('HSET', META, 'v', LAYOUT) -- refused when Redis is full, unlike the DEL
-      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS, CURSORS)
+      redis.call('DEL', LOG)
+      if s.expired_meta then redis.call('DEL', META) end
+      if ended then redis.call('DEL', ACTIVE, QUEUE, ITEMS, CURSORS) end
     end
     for _, pair in ipairs({ 'v', LAYOUT, 'created', text(ms), 'trimmed', s.trimmed, 'srv', SRV }) do
       set[#set + 1] = pair
