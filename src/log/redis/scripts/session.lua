@@ -294,25 +294,58 @@ end
 -- Whether the server that wrote last is another than this.
 local function is_moved(s) return not s.fresh and SRV ~= '' and s.srv ~= SRV end
 
+-- The date of a fork.
+local function date_of(fork) return tonumber(string.match(fork, '@(%d+)$')) end
+
+-- All forks, oldest first.
+local function forks_of()
+  local all = {}
+  for fork in string.gmatch(redis.call('HGET', META, 'forks') or '', '%S+') do all[#all + 1] = fork end
+  return all
+end
+
+-- Whether this server's clock is still behind the date of the newest fork.
+local function is_behind()
+  local all = forks_of()
+  return #all > 0 and date_of(all[#all]) >= now
+end
+
 -- The `ms` of the next entries. A session that begins, or goes on on another server, may have been
 -- longer than this server knows, and by a clock that was ahead of its own: no offset that the caller
 -- knows is given again. At any other time the caller's floor counts for nothing, for a clock
 -- that was wrong once must not move every session.
 local function stamp(s)
   local ms = math.max(now, (halves(s.last)))
-  if s.fresh or is_moved(s) then ms = math.max(ms, FLOOR + 1) end
+  if FLOOR >= ms and (s.fresh or is_moved(s) or is_behind()) then ms = FLOOR + 1 end
   return ms
+end
+
+-- The caller has `seen` what is lost. Where whoever recorded the forks did not know of anything so late, they
+-- are dated anew: every one at which that branch may have left, for nobody can tell which it was.
+local function date_forks(s, seen)
+  if s.fresh or is_moved(s) then return end -- the next append records one
+  local ms, seq = halves(seen)
+  local all = forks_of()
+  if #all == 0 then
+    all[1] = ZERO .. '@' .. text(ms)
+  elseif date_of(all[#all]) >= ms then
+    return
+  end
+  for i, fork in ipairs(all) do
+    local tail = string.match(fork, '^[^@]+')
+    local tail_ms, tail_seq = halves(tail)
+    if tail_ms <= ms and tail_seq < seq then all[i] = tail .. '@' .. text(math.max(date_of(fork), ms)) end
+  end
+  redis.pcall('HSET', META, 'forks', table.concat(all, ' ')) -- refused when Redis is full; the answer matters more
 end
 
 -- The forks with one more: here, on this server. It is dated so that no offset of a lost branch that the
 -- caller knows is later. The oldest of too many becomes "of what was before nothing is known".
 local function one_more_fork(s)
-  local all = {}
-  for fork in string.gmatch(redis.call('HGET', META, 'forks') or '', '%S+') do all[#all + 1] = fork end
+  local all = forks_of()
   all[#all + 1] = s.last .. '@' .. text(math.max(now, FLOOR, (halves(s.last))))
   if #all > FORKS then
-    local function at(fork) return tonumber(string.match(fork, '@(%d+)$')) end
-    all[2] = ZERO .. '@' .. text(math.max(at(all[1]), at(all[2])))
+    all[2] = ZERO .. '@' .. text(math.max(date_of(all[1]), date_of(all[2])))
     table.remove(all, 1)
   end
   return table.concat(all, ' ')
