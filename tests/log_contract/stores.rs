@@ -10,7 +10,10 @@ use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
 use sidestream::log::redis::{RedisLog, RedisOptions};
 use sidestream::log::{Log, Retention};
 
-use crate::redis_server::{RedisServer, RedisServerOptions};
+use crate::redis_server::RedisServerOptions;
+
+/// Who the suite is on Redis: what `docs/store-layout.md` says is enough for a user is enough for all of it.
+const USER: &str = "user side on >secret ~ss:* resetchannels &ss:* +@all -@dangerous +info";
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,17 +87,14 @@ impl Store {
                 OpenStore { log, redis: Some(options), _keep: Box::new(()) }
             }
             Store::Redis | Store::Redis62 => {
+                let options = RedisServerOptions::default().directive(USER);
                 let server = match self {
-                    Store::Redis62 => RedisServerOptions::default().version_6_2().start(),
-                    _ => RedisServer::start(),
+                    Store::Redis62 => options.version_6_2().start(),
+                    _ => options.start(),
                 };
-                let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
-                let log = RedisLog::connect(options).await.expect("the server is usable");
-                OpenStore {
-                    log,
-                    redis: Some(RedisOptions { retention, ..RedisOptions::new(server.url()) }),
-                    _keep: Box::new(server),
-                }
+                let options = RedisOptions { retention, ..RedisOptions::new(server.url_as("side:secret")) };
+                let log = RedisLog::connect(options.clone()).await.expect("the server is usable");
+                OpenStore { log, redis: Some(options), _keep: Box::new(server) }
             }
         }
     }
