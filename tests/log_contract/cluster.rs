@@ -37,10 +37,10 @@ async fn every_case_holds_on_a_cluster() {
     .collect();
     let all = cases.len();
     let outcomes = futures_util::stream::iter(cases).map(async |(name, case)| {
-        let outcome = tokio::spawn(case).await;
+        let outcome = tokio::task::spawn_local(case).await;
         (name, outcome.err())
     });
-    let failed: Vec<_> =
-        outcomes.buffer_unordered(AT_ONCE).filter_map(async |(name, error)| Some((name, error?))).collect().await;
+    let outcomes = outcomes.buffer_unordered(AT_ONCE).filter_map(async |(name, error)| Some((name, error?)));
+    let failed: Vec<_> = tokio::task::LocalSet::new().run_until(outcomes.collect()).await;
     assert!(failed.is_empty(), "{} of {all} cases fail on a cluster: {failed:#?}", failed.len());
 }

@@ -27,9 +27,11 @@ pub enum Store {
 }
 
 /// A case that is yet to be run, and its name.
-pub type Case = (&'static str, std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
+#[allow(dead_code, reason = "used by some of the test binaries")]
+pub type Case = (&'static str, std::pin::Pin<Box<dyn Future<Output = ()>>>);
 
 /// The address of the cluster that cases share.
+#[allow(dead_code, reason = "used by some of the test binaries")]
 pub static CLUSTER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 /// Makes a test of each case for every store. To add a store, add a line.
