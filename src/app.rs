@@ -152,6 +152,7 @@ pub async fn run(
     let control = Control::new(log.clone(), hub.clone(), runs.clone(), proxy.clone(), &config, metrics.clone());
     let starter: Arc<dyn StartQueued> = control.clone();
     runs.queued_start_by(Arc::downgrade(&starter));
+    let publisher = Arc::new(Publisher::new(log.clone(), runs.doubts()));
     let gateway = Arc::new(Gateway {
         hub,
         control,
@@ -162,7 +163,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
         attendance: attendance.clone(),
-        publisher: Publisher::new(log.clone()),
+        publisher: publisher.clone(),
         principal: Principal::new(config.auth.principal.clone()),
         cors_origins: config.server.cors_origins.clone(),
         tasks: tasks.clone(),
@@ -188,6 +189,7 @@ pub async fn run(
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };
     let lease = tokio::spawn(keep_lease(runs.clone(), attended));
     let presence = tokio::spawn(attendance.keep());
+    let published = tokio::spawn(async move { publisher.look_after().await });
     let watch = tokio::spawn(watch_store(log.clone(), metrics));
     let health = tokio::spawn({
         let admin = admin.clone();
@@ -218,6 +220,7 @@ pub async fn run(
     // The last answers may have begun runs, which end at once but have to say so.
     let _ = timeout(LAST_WORDS, runs.idle()).await;
     presence.abort();
+    published.abort();
     farewells.close();
     let _ = timeout(LAST_WORDS, farewells.wait()).await;
     stop_health.cancel();

@@ -29,9 +29,9 @@ pub enum Store {
     Cluster,
 }
 
-/// A case that is yet to be run, and its name.
+/// The name of a case, and what runs it.
 #[allow(dead_code, reason = "used by some of the test binaries")]
-pub type Case = (&'static str, std::pin::Pin<Box<dyn Future<Output = ()>>>);
+pub type Case = (&'static str, fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>);
 
 /// The address of the cluster that cases share.
 #[allow(dead_code, reason = "used by some of the test binaries")]
@@ -48,7 +48,7 @@ macro_rules! on_every_store {
         #[allow(dead_code, reason = "used by some of the test binaries")]
         pub fn on_a_cluster() -> Vec<crate::stores::Case> {
             vec![$(
-                (concat!(module_path!(), "::", stringify!($case)), Box::pin($case(crate::stores::Store::Cluster)))
+                (concat!(module_path!(), "::", stringify!($case)), || Box::pin($case(crate::stores::Store::Cluster)))
             ),+]
         }
     };
