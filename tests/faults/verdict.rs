@@ -36,7 +36,12 @@ pub(crate) fn terminals<'a, 'b>(log: &'a [Stored], run: &'b str) -> impl Iterato
 }
 
 /// Holds everything against everything.
-pub(crate) async fn of(fault: &Fault, scene: &mut Scene, begun: Vec<Begun>, logs: &HashMap<String, Vec<Stored>>) -> Row {
+pub(crate) async fn of(
+    fault: &Fault,
+    scene: &mut Scene,
+    begun: Vec<Begun>,
+    logs: &HashMap<String, Vec<Stored>>,
+) -> Row {
     let mut row = Row { name: fault.name, ..Row::default() };
     for log in logs.values() {
         contiguous(&mut row, log);
@@ -142,7 +147,11 @@ fn seen(row: &mut Row, subscriber: &Subscriber, log: &[Stored]) {
 pub(crate) fn entry((offset, fields): &Stored) -> Entry {
     let kind = field(fields, "kind").unwrap_or("event");
     let data = field(fields, "data").filter(|_| kind == "event");
-    Entry { offset: *offset, event: kind == "event", content: content(kind, field(fields, "run"), field(fields, "event"), data) }
+    Entry {
+        offset: *offset,
+        event: kind == "event",
+        content: content(kind, field(fields, "run"), field(fields, "event"), data),
+    }
 }
 
 /// A run's events are what its agent said, once each; it has one terminal, which is returned.
