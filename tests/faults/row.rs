@@ -56,9 +56,26 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { name, written, delivered, lost, named, taken_back, duplicated, wrong, interrupted, gaps, stall, memory, .. } = self;
+        let Row {
+            name,
+            written,
+            delivered,
+            lost,
+            named,
+            taken_back,
+            duplicated,
+            wrong,
+            interrupted,
+            gaps,
+            stall,
+            memory,
+            ..
+        } = self;
         let (stall, holds) = (stall.as_millis(), if self.holds() { "yes" } else { "**no**" });
-        write!(f, "| `{name}` | {written} | {delivered} | {lost} | {named} | {taken_back} | {duplicated} | {wrong} | {interrupted} ")?;
+        write!(
+            f,
+            "| `{name}` | {written} | {delivered} | {lost} | {named} | {taken_back} | {duplicated} | {wrong} | {interrupted} "
+        )?;
         write!(f, "| {gaps} | {stall} ms | {} MiB | {holds} |", memory >> 20)
     }
 }

@@ -19,6 +19,9 @@ use crate::support::within;
 /// Within which time the runs of a sidecar that died have ended (product promise 3).
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
 
+/// The same where the store was away as well: those who judge wait 7 s after it is back (ARCHITECTURE.md, "Who is dead").
+const ENDED_WITHIN_OF_BOTH: Duration = Duration::from_secs(15);
+
 /// How much later a busy machine may see it.
 const SEEN_LATER: Duration = Duration::from_secs(1);
 
@@ -36,12 +39,17 @@ pub(crate) fn terminals<'a, 'b>(log: &'a [Stored], run: &'b str) -> impl Iterato
 }
 
 /// Holds everything against everything.
-pub(crate) async fn of(fault: &Fault, scene: &mut Scene, begun: Vec<Begun>, logs: &HashMap<String, Vec<Stored>>) -> Row {
+pub(crate) async fn of(
+    fault: &Fault,
+    scene: &mut Scene,
+    begun: Vec<Begun>,
+    logs: &HashMap<String, Vec<Stored>>,
+) -> Row {
     let mut row = Row { name: fault.name, ..Row::default() };
     for log in logs.values() {
         contiguous(&mut row, log);
     }
-    let mut taken_back = HashSet::new();
+    let mut taken_back = HashSet::<u64>::new();
     for subscriber in &scene.subscribers {
         seen(&mut row, subscriber, &logs[&subscriber.session]);
         taken_back.extend(&subscriber.ledger().taken_back);
@@ -55,7 +63,8 @@ pub(crate) async fn of(fault: &Fault, scene: &mut Scene, begun: Vec<Begun>, logs
         let dead = scene.sidecar_killed.is_some() && run.sidecar == 1;
         let ended = told(&mut row, scene, &run, log, dead);
         if dead && ended == Some("interrupted") {
-            after_its_owner(&mut row, scene, &run);
+            let within = if fault.spares_the_store() { ENDED_WITHIN } else { ENDED_WITHIN_OF_BOTH };
+            after_its_owner(&mut row, scene, &run, within);
         }
         if let Some(caller) = run.caller.take()
             && !dead
@@ -142,7 +151,11 @@ fn seen(row: &mut Row, subscriber: &Subscriber, log: &[Stored]) {
 pub(crate) fn entry((offset, fields): &Stored) -> Entry {
     let kind = field(fields, "kind").unwrap_or("event");
     let data = field(fields, "data").filter(|_| kind == "event");
-    Entry { offset: *offset, event: kind == "event", content: content(kind, field(fields, "run"), field(fields, "event"), data) }
+    Entry {
+        offset: *offset,
+        event: kind == "event",
+        content: content(kind, field(fields, "run"), field(fields, "event"), data),
+    }
 }
 
 /// A run's events are what its agent said, once each; it has one terminal, which is returned.
@@ -194,14 +207,14 @@ fn told<'a>(row: &mut Row, scene: &Scene, run: &Begun, log: &'a [Stored], dead: 
 }
 
 /// Somebody saw in time that the run of a dead sidecar has ended.
-fn after_its_owner(row: &mut Row, scene: &Scene, run: &Begun) {
+fn after_its_owner(row: &mut Row, scene: &Scene, run: &Begun, within: Duration) {
     let killed = scene.sidecar_killed.unwrap();
     let readers = scene.subscribers.iter().filter(|subscriber| subscriber.session == run.session);
     let seen = readers.filter_map(|subscriber| subscriber.ledger().terminals.get(&run.run).copied()).min();
     match seen.map(|seen| seen - killed) {
         Some(after) => {
             row.ended_after = row.ended_after.max(Some(after));
-            if after > ENDED_WITHIN + SEEN_LATER {
+            if after > within + SEEN_LATER {
                 row.breach(|| format!("{} ended {after:?} after its owner", run.path));
             }
         }
