@@ -82,7 +82,11 @@ impl Admin {
         let ready = phase == Phase::Serving && health == StoreHealth::Up;
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let draining = phase != Phase::Serving;
-        document(status, &json!({"ready": ready, "draining": draining, "store": store, "store_reason": reason}))
+        let warnings = self.log.warnings();
+        document(
+            status,
+            &json!({"ready": ready, "draining": draining, "store": store, "store_reason": reason, "store_warnings": warnings}),
+        )
     }
 
     async fn wait_for_drain(&self) -> Response<Body> {
