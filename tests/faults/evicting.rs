@@ -23,7 +23,7 @@ async fn a_store_that_evicts_a_live_session_was_warned_of_and_its_run_goes_on_wi
     upstream.event(1).await;
     while device.entry().await["json"] != 1 {}
 
-    let mut redis = server.client().await;
+    let redis = server.client().await;
     let limit = async |limit: &str| {
         let set = ["SET", "maxmemory", limit];
         cmd("CONFIG").arg(&set).query_async::<()>(&mut redis.clone()).await.unwrap();
@@ -46,5 +46,4 @@ async fn a_store_that_evicts_a_live_session_was_warned_of_and_its_run_goes_on_wi
     assert_eq!(terminal_of(&seen, &run.id)["state"], "completed");
     let late: Vec<_> = seen.iter().filter(|m| m.kind() == "event").map(|m| m["json"].clone()).collect();
     assert!(late.ends_with(&[json!(2), json!(3)]), "{late:?}");
-    drop(redis);
 }

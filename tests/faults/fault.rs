@@ -67,6 +67,14 @@ pub(crate) enum Step {
     Settle,
 }
 
+impl Fault {
+    /// Whether the store stays as it is: then the runs of a sidecar that dies end within seconds. Otherwise the
+    /// others first make sure that it is not the store that was away.
+    pub(crate) fn spares_the_store(&self) -> bool {
+        self.steps.iter().all(|step| matches!(step, Turn | Wait(_) | KillSidecar))
+    }
+}
+
 use Step::*;
 
 const STILL: Duration = Duration::ZERO;

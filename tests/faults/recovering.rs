@@ -102,11 +102,16 @@ async fn write(sidecar: &Sidecar, sessions: &[String], events: usize) {
     let line = format!("{{\"data\":\"{}\"}}\n", "token ".repeat(20));
     for session in sessions {
         let path = format!("/_sidestream/v1/sessions/{session}/events");
-        let ask = Ask::new(http::Method::POST, &sidecar.url(), path);
-        let ask = ask.header("content-type", "application/x-ndjson").body(line.repeat(events));
-        let answer = ask.send().await;
-        let status = answer.status;
-        assert_eq!(status, 200, "{}", answer.json().await);
+        // Where the store is not there at the beginning nothing is stored, and it is said: try again.
+        until("the store to take it", async || {
+            let ask = Ask::new(http::Method::POST, &sidecar.url(), &path);
+            let ask = ask.header("content-type", "application/x-ndjson").body(line.repeat(events));
+            let answer = ask.send().await;
+            let status = answer.status.as_u16();
+            assert!(matches!(status, 200 | 503), "{}", answer.json().await);
+            (status == 200).then_some(())
+        })
+        .await;
     }
 }
 

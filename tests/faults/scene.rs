@@ -105,7 +105,7 @@ impl Scene {
             let sidecar = if kind == "late" { 0 } else { number % 2 };
             let session = self.sessions[number / 2 % self.sessions.len()].clone();
             let url = self.sidecars[sidecar].url();
-            Call { sidecar, url, session, kind, number, stays: number / 2 % 2 == 0 }
+            Call { sidecar, url, session, kind, number, stays: (number / 2).is_multiple_of(2) }
         };
         numbers.map(|number| tokio::spawn(call(number).begin())).collect()
     }

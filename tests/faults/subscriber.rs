@@ -183,11 +183,9 @@ impl Ledger {
         match frame.kind {
             "event" | "event_dropped" | "run" | "input" | "status" => self.entry(frame, text),
             "gap" => self.gap(frame, text),
-            "live" => {
-                if frame.offset != Some(&self.at.to_string()) {
-                    let at = self.at;
-                    self.breach(|| format!("live elsewhere than at {at}: {text}"));
-                }
+            "live" if frame.offset != Some(&self.at.to_string()) => {
+                let at = self.at;
+                self.breach(|| format!("live elsewhere than at {at}: {text}"));
             }
             "erased" => self.breach(|| "erased by nobody".to_owned()),
             _ => {}
@@ -252,4 +250,44 @@ pub(crate) fn content(kind: &str, run: Option<&str>, name: Option<&str>, data: O
     let mut hasher = DefaultHasher::new();
     (kind, run, name, data).hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a subscriber makes of messages of its session.
+    fn after(messages: &[&str]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for text in messages {
+            ledger.take(&serde_json::from_str(text).unwrap(), text);
+        }
+        ledger
+    }
+
+    fn event(offset: &str, data: u32) -> String {
+        format!(r#"{{"type":"event","session":"s","offset":"{offset}","run":"r","json":{data}}}"#)
+    }
+
+    #[test]
+    fn what_comes_twice_or_not_at_all_or_out_of_its_time_is_noticed() {
+        let (one, two, three) = (event("5-1", 1), event("5-2", 2), event("5-3", 3));
+        let fine = after(&[&one, &two, &three]);
+        assert_eq!((fine.view.len(), fine.delivered, fine.wrong.len()), (3, 3, 0));
+        assert_eq!(after(&[&one, &two, &two]).duplicated, 1);
+        let hole = after(&[&one, &three]);
+        assert_eq!((hole.missed, hole.wrong.len()), (1, 1));
+        assert_eq!(after(&[&one, &event("4-2", 2)]).wrong.len(), 1);
+        assert_ne!(after(&[&one]).view, after(&[&event("5-1", 2)]).view);
+    }
+
+    #[test]
+    fn a_gap_takes_back_what_came_after_it_and_must_begin_where_the_reader_is() {
+        let gap = r#"{"type":"gap","session":"s","from":"5-2","to":"5-1","lost":1,"reason":"rolled_back"}"#;
+        let (one, two, again) = (event("5-1", 1), event("5-2", 2), event("9-2", 2));
+        let told = after(&[&one, &two, gap, &again]);
+        assert_eq!((told.view.len(), told.wrong.len(), told.taken_back.len()), (2, 0, 1));
+        assert_eq!(told.view[1].content, *told.taken_back.iter().next().unwrap());
+        assert_eq!(after(&[&one, gap]).wrong.len(), 1);
+    }
 }

@@ -19,6 +19,9 @@ use crate::support::within;
 /// Within which time the runs of a sidecar that died have ended (product promise 3).
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
 
+/// The same where the store was away as well: those who judge wait 7 s after it is back (ARCHITECTURE.md, "Who is dead").
+const ENDED_WITHIN_OF_BOTH: Duration = Duration::from_secs(15);
+
 /// How much later a busy machine may see it.
 const SEEN_LATER: Duration = Duration::from_secs(1);
 
@@ -46,7 +49,7 @@ pub(crate) async fn of(
     for log in logs.values() {
         contiguous(&mut row, log);
     }
-    let mut taken_back = HashSet::new();
+    let mut taken_back = HashSet::<u64>::new();
     for subscriber in &scene.subscribers {
         seen(&mut row, subscriber, &logs[&subscriber.session]);
         taken_back.extend(&subscriber.ledger().taken_back);
@@ -60,7 +63,8 @@ pub(crate) async fn of(
         let dead = scene.sidecar_killed.is_some() && run.sidecar == 1;
         let ended = told(&mut row, scene, &run, log, dead);
         if dead && ended == Some("interrupted") {
-            after_its_owner(&mut row, scene, &run);
+            let within = if fault.spares_the_store() { ENDED_WITHIN } else { ENDED_WITHIN_OF_BOTH };
+            after_its_owner(&mut row, scene, &run, within);
         }
         if let Some(caller) = run.caller.take()
             && !dead
@@ -203,14 +207,14 @@ fn told<'a>(row: &mut Row, scene: &Scene, run: &Begun, log: &'a [Stored], dead: 
 }
 
 /// Somebody saw in time that the run of a dead sidecar has ended.
-fn after_its_owner(row: &mut Row, scene: &Scene, run: &Begun) {
+fn after_its_owner(row: &mut Row, scene: &Scene, run: &Begun, within: Duration) {
     let killed = scene.sidecar_killed.unwrap();
     let readers = scene.subscribers.iter().filter(|subscriber| subscriber.session == run.session);
     let seen = readers.filter_map(|subscriber| subscriber.ledger().terminals.get(&run.run).copied()).min();
     match seen.map(|seen| seen - killed) {
         Some(after) => {
             row.ended_after = row.ended_after.max(Some(after));
-            if after > ENDED_WITHIN + SEEN_LATER {
+            if after > within + SEEN_LATER {
                 row.breach(|| format!("{} ended {after:?} after its owner", run.path));
             }
         }
