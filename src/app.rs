@@ -104,7 +104,7 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
         |location| EmbeddedOptions { retention, total_bytes: store.total_bytes, ..EmbeddedOptions::new(location) };
     Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
-            let mut options = RedisOptions::new(url);
+            let mut options = RedisOptions::new(url.text());
             options.key_prefix.clone_from(&store.key_prefix);
             options.retention = retention;
             options.ca_file.clone_from(&store.ca_file);

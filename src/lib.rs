@@ -38,5 +38,6 @@ pub mod cli;
 pub mod config;
 mod json_pointer;
 mod random;
+pub mod redis_url;
 pub mod shutdown;
 pub mod telemetry;

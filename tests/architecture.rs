@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the flow, and those of the crate that each may name. `app` and `cli` may name
 /// all; what is missing here is an error.
-const MAY_KNOW: [(&str, &[&str]); 19] = [
+const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("session", &[]),
     ("sse", &[]),
     ("wire", &["session"]),
     ("random", &[]),
     ("json_pointer", &[]),
-    ("config", &["session"]),
+    ("redis_url", &[]),
+    ("config", &["redis_url", "session"]),
     ("auth", &["config", "server", "session"]),
     ("shutdown", &[]),
     ("telemetry", &["config", "log", "session"]),
-    ("log", &["random", "session"]),
+    ("log", &["random", "redis_url", "session"]),
     ("sharing", &["log", "random", "session"]),
     ("hub", &["log", "session", "telemetry"]),
     ("run", &["json_pointer", "log", "random", "server", "session", "sse", "telemetry"]),

@@ -129,7 +129,9 @@ fn check_config_tells_every_problem_with_its_line() {
 
 #[test]
 fn a_store_that_is_wrong_is_refused_without_repeating_its_password() {
-    for store in ["postgres://u:s3cret@h", "redis://u:s3cret@", "redis-cluster://:s3cret@h"] {
+    for store in
+        ["postgres://u:s3cret@h", "redis://u:s3cret@", "redis-cluster://:s3cret@h/7", "redis-sentinel://:s3cret@h"]
+    {
         let output = run(&[&UPSTREAM[..], &["--store", store]].concat());
         assert_refused(&output, 2, &["--store"]);
         assert!(!String::from_utf8_lossy(&output.stderr).contains("s3cret"), "{store}");

@@ -142,7 +142,7 @@ fn store(config: &Config) -> Option<String> {
         (Some(StoreUrl::File(_)), _) if config.store.total_bytes < config.store.max_bytes => {
             Some("`store.total_bytes` is less than `store.max_bytes` of a single session; raise the first or lower the second".into())
         }
-        (Some(StoreUrl::Redis(url)), Some(file)) if url.starts_with("rediss:") => std::fs::File::open(file)
+        (Some(StoreUrl::Redis(url)), Some(file)) if url.tls => std::fs::File::open(file)
             .err()
             .map(|error| format!("`store.ca_file`: cannot read {}: {error}", file.display())),
         (_, Some(_)) => Some("`store.ca_file` is for a `rediss://` store; remove it, or change `store.url`".into()),
@@ -230,7 +230,7 @@ mod tests {
         assert_refused(|c| c.store.url = None, &["--store"]);
         assert_refused(|c| c.store.ca_file = Some("ca.pem".into()), &["rediss://"]);
         let missing = |c: &mut Config| {
-            c.store.url = Some(StoreUrl::Redis("rediss://h".into()));
+            c.store.url = StoreUrl::parse("rediss://h").ok();
             c.store.ca_file = Some("/does/not/exist".into());
         };
         assert_refused(missing, &["store.ca_file", "cannot read"]);

@@ -137,9 +137,9 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
         "HTTP/2 to the upstream: `h2c` (without TLS, by prior knowledge), `alpn` (where TLS negotiates it) or `off`.";
 
     "store.url", store.url, Unset<StorePlace>,
-        "Where sessions live: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…` (TLS), `file:DIR` (embedded, one process) or `memory:` (gone with the process). Default: embedded, in $SIDESTREAM_DATA_DIR, else in ~/.local/state/sidestream/<upstream host:port>.", flag: "store", short: "store", example: "\"redis://127.0.0.1:6379\"";
+        "Where sessions live: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…[/DB]?master=NAME`, `redis-cluster://[USER:PASSWORD@]HOST[:PORT],…`, each with TLS as `rediss…://`, `file:DIR` (embedded, one process) or `memory:` (gone with the process). Default: embedded, in $SIDESTREAM_DATA_DIR, else in ~/.local/state/sidestream/<upstream host:port>.", flag: "store", short: "store", example: "\"redis://127.0.0.1:6379\"";
     "store.ca_file", store.ca_file, Unset<FilePath>,
-        "rediss://: a PEM file of the certificate authorities to trust, instead of the system's.", example: "\"/etc/sidestream/redis-ca.pem\"";
+        "`rediss…://`: a PEM file of the certificate authorities to trust, instead of the system's.", example: "\"/etc/sidestream/redis-ca.pem\"";
     "store.key_prefix", store.key_prefix, KeyPrefix,
         "What every Redis key begins with.";
     "store.ttl", store.ttl, Span,

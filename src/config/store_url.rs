@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use ::redis::IntoConnectionInfo;
+use crate::redis_url::RedisUrl;
 
 /// A store's address.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// `redis://` or `rediss://`, with optional `user:password@` and `/db`.
-    Redis(String),
+    /// A server, one that sentinels name, or a cluster.
+    Redis(RedisUrl),
     /// `file:DIR`.
     File(PathBuf),
     /// `memory:`; gone with the process.
@@ -19,18 +19,19 @@ pub enum StoreUrl {
 }
 
 impl StoreUrl {
-    /// Reads `redis://…`, `rediss://…`, `file:DIR` or `memory:`. The error says what to write
+    /// Reads `redis://…` and its relatives (see [`crate::redis_url`]), `file:DIR` or `memory:`. The error says what to write
     /// instead and repeats nothing but the scheme.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "write `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…`, `file:DIR` or `memory:`";
+        const FORMS: &str = "write `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `redis-sentinel://…`, \
+                             `redis-cluster://…`, `rediss…://…` for TLS, `file:DIR` or `memory:`";
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(format!("not the address of a store; {FORMS}"));
         };
         match scheme {
-            "redis" | "rediss" => redis_url(text, scheme),
-            "redis-cluster" | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => Err(format!(
-                "`{scheme}://` comes with a later version; this one speaks to a single server, `redis://…`"
-            )),
+            _ if RedisUrl::knows(scheme) => match RedisUrl::parse(text) {
+                Ok(url) => Ok(StoreUrl::Redis(url)),
+                Err(error) => Err(format!("not the address of a Redis: {error}")),
+            },
             "file" => file_place(rest),
             "memory" if rest.is_empty() => Ok(StoreUrl::Memory),
             "memory" => Err("a store in memory has no place; write `memory:`".into()),
@@ -62,20 +63,6 @@ impl StoreUrl {
     }
 }
 
-fn redis_url(text: &str, scheme: &str) -> Result<StoreUrl, String> {
-    // The driver reads `#insecure` as "accept any certificate".
-    if text.contains('#') {
-        return Err("a store's address has no `#…`; percent-encode a `#` in the password as `%23`".into());
-    }
-    if text.into_connection_info().is_err() {
-        return Err(format!(
-            "not the address of a Redis server; write `{scheme}://[USER:PASSWORD@]HOST[:PORT][/DB]` \
-             and percent-encode special characters in the password"
-        ));
-    }
-    Ok(StoreUrl::Redis(text.into()))
-}
-
 fn file_place(rest: &str) -> Result<StoreUrl, String> {
     // `file:///dir` is what a URL library makes of `file:/dir`.
     let dir = match rest.strip_prefix("//") {
@@ -100,7 +87,7 @@ fn folder_name(upstream: &http::Uri) -> String {
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreUrl::Redis(url) => f.write_str(&without_credentials(url)),
+            StoreUrl::Redis(url) => url.fmt(f),
             StoreUrl::File(dir) => write!(f, "file:{}", dir.display()),
             StoreUrl::Memory => f.write_str("memory:"),
         }
@@ -113,25 +100,22 @@ impl fmt::Debug for StoreUrl {
     }
 }
 
-/// `url` with `***` for the user and password, and without its query, which may hold them as well.
-fn without_credentials(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) => format!("{}***{}", &url[..scheme + 3], &url[at..]),
-        _ => url.into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_form_of_a_store_is_read() {
-        for url in
-            ["redis://localhost", "redis://u:p%40@h:6380/3", "rediss://:pw@[::1]:6379", "redis://h/0?protocol=resp3"]
-        {
-            assert_eq!(StoreUrl::parse(url), Ok(StoreUrl::Redis(url.into())));
+        for url in [
+            "redis://localhost",
+            "redis://u:p%40@h:6380/3",
+            "rediss://:pw@[::1]:6379",
+            "redis://h/0?protocol=resp3",
+            "redis-sentinel://a,b/1?master=m",
+            "rediss-cluster://u:p@a:7000,b",
+        ] {
+            let parsed = StoreUrl::parse(url);
+            assert!(matches!(&parsed, Ok(StoreUrl::Redis(redis)) if redis.text() == url), "{url}: {parsed:?}");
         }
         assert_eq!(StoreUrl::parse("file:data"), Ok(StoreUrl::File("data".into())));
         assert_eq!(StoreUrl::parse("file:/var/x"), Ok(StoreUrl::File("/var/x".into())));
@@ -151,6 +135,8 @@ mod tests {
             "redis://h:port-secret",
             "redis://u:secret@h/notadb",
             "rediss://u:secret@h#insecure",
+            "redis-cluster://u:secret@h/1",
+            "redis-sentinel://u:secret@h",
             "http://u:secret@h",
             "file:",
             "file://host/x",
@@ -163,24 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn cluster_and_sentinel_are_said_to_come_later() {
-        for url in ["redis-cluster://a,b", "redis-sentinel://a/master"] {
-            assert!(StoreUrl::parse(url).expect_err(url).contains("comes with a later version"));
-        }
-    }
-
-    #[test]
     fn a_password_is_never_shown() {
-        for (url, shown) in [
-            ("redis://user:s3cret@h:1/2", "redis://***@h:1/2"),
-            ("redis://:s3c@ret@h", "redis://***@h"),
-            ("redis://h/0?password=s3cret", "redis://h/0"),
-            ("redis://h:6379", "redis://h:6379"),
-        ] {
-            let url = StoreUrl::Redis(url.into());
-            assert_eq!(url.to_string(), shown);
-            assert_eq!(format!("{url:?}"), format!("StoreUrl({shown})"));
-        }
+        let url = StoreUrl::parse("redis://user:s3cret@h:1/2").unwrap();
+        assert_eq!(url.to_string(), "redis://***@h:1/2");
+        assert_eq!(format!("{url:?}"), "StoreUrl(redis://***@h:1/2)");
     }
 
     #[test]

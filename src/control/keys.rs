@@ -272,7 +272,8 @@ mod tests {
         key.begins(&log);
         let terminal = Record::run_state(first.clone(), RunState::Ended(Terminal::Completed), "{}");
         let writer = Writer::Run { run: first.clone(), fence: Fence { counter: 1, nonce: "n".into() } };
-        let append = Append { session: session(), writer, first_n: 2, records: vec![terminal], seen: None };
+        let append =
+            Append { session: session(), writer, first_n: 2, records: vec![terminal], seen: None, skips: false };
         log.append(append).await.unwrap();
         assert_eq!(outcome(control.send(&client(), send()).await), (first.clone(), Sent::Joined));
         let filling = async {

@@ -129,6 +129,10 @@ pub struct Append {
     /// The newest offset of the session that the caller knows, if any: how a store that went back
     /// in time is noticed.
     pub seen: Option<Offset>,
+    /// What the log lacks of this writer before `first_n` is gone for good, as `records[0]` says: no
+    /// [`Appended::Gap`] for it. For writers that have sent again what the store lost, as far as they
+    /// still had it.
+    pub skips: bool,
 }
 
 /// What others asked of a run; the answers to its opening and to every append carry it to the owner.

@@ -38,7 +38,7 @@ use crate::sse::Decoder;
 const WAITING_BYTES: usize = 4 << 20;
 
 /// Bytes of what it has appended that the owner of one run keeps for the case that the store loses it.
-const RETAINED_BYTES: usize = 8 << 20;
+const RETAINED_BYTES: usize = 4 << 20;
 
 /// The same for all runs of an instance, those that have ended included.
 const ALL_RETAINED_BYTES: usize = 64 << 20;
@@ -421,6 +421,7 @@ impl Owner {
             first_n,
             records,
             seen: self.seen,
+            skips: false,
         }
     }
 

@@ -211,6 +211,7 @@ impl Publisher {
                 first_n: n + 1,
                 records: vec![record.clone()],
                 seen: None,
+                skips: false,
             };
             match self.log.append(append).await {
                 Ok(Appended::Stored { last, .. } | Appended::Duplicate { last, .. }) => {

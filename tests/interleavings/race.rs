@@ -299,7 +299,7 @@ impl World {
         let last_n = first_n + records.len() as u64 - 1;
         let fence = Fence { counter: 1, nonce: nonce.to_owned().into() };
         let writer = Writer::Run { run: self.run(i), fence };
-        let append = Append { session: self.session.clone(), writer, first_n, records, seen: None };
+        let append = Append { session: self.session.clone(), writer, first_n, records, seen: None, skips: false };
         {
             let known = &mut self.known()[i];
             known.attempted = known.attempted.max(last_n);
@@ -441,7 +441,14 @@ impl World {
             };
             let records = (n - again..=n).map(record).collect();
             let writer = Writer::Producer { id: "writer".into(), epoch: 1 };
-            let append = Append { session: self.session.clone(), writer, first_n: n - again + 1, records, seen: None };
+            let append = Append {
+                session: self.session.clone(),
+                writer,
+                first_n: n - again + 1,
+                records,
+                seen: None,
+                skips: false,
+            };
             match insist(&mut dice, || self.logs[n as usize % 2].append(append.clone())).await {
                 Appended::Stored { .. } | Appended::Duplicate { .. } => {}
                 other => panic!("written {n}: {other:?}"),

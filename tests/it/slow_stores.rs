@@ -198,3 +198,24 @@ async fn a_caller_streams_on_when_more_comes_than_may_wait_for_the_store() {
     let eager = log.iter().find(|entry| entry["code"] == "eager").unwrap();
     assert_eq!((&eager["first_n"], &eager["last_n"]), (&json!(3), &json!(stored + 1)));
 }
+
+#[tokio::test]
+async fn a_session_that_the_store_has_lost_is_rolled_back_for_its_readers_and_not_erased() {
+    let mut stage = Stage::on(Store::Redis).await;
+    let path = "/_sidestream/v1/sessions/s/events";
+    let mut device = stage.sidecar.connect().await;
+    device.attach("s").await;
+    assert_eq!(stage.sidecar.post(path).body(r#"{"data":"a"}"#).send().await.status, 200);
+    let lost = device.entry().await.offset().to_string();
+    let mut redis = stage.store.redis().client().await;
+    redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.unwrap();
+    // A lost connection makes its followers look at once; a silent session is looked at less often.
+    let kill = ["KILL", "TYPE", "pubsub"];
+    redis::cmd("CLIENT").arg(&kill).query_async::<u64>(&mut redis).await.unwrap();
+    let gap = device.expect("gap").await;
+    assert_eq!((&gap["from"], &gap["to"]), (&json!(lost), &json!("0-0")));
+    assert_eq!((&gap["lost"], &gap["reason"]), (&json!(1), &json!("rolled_back")));
+
+    assert_eq!(stage.sidecar.post(path).body(r#"{"data":"b"}"#).send().await.status, 200);
+    assert_eq!(device.entry().await["text"], "b");
+}

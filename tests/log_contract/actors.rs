@@ -85,7 +85,7 @@ impl Owner {
     }
 
     pub fn append_records(&self, first_n: u64, records: Vec<Record>) -> Append {
-        Append { session: self.session.clone(), writer: self.writer(), first_n, records, seen: None }
+        Append { session: self.session.clone(), writer: self.writer(), first_n, records, seen: None, skips: false }
     }
 
     /// Appends the next events; the offsets of the first and last.

@@ -152,7 +152,50 @@ async fn an_append_that_has_seen_what_the_log_does_not_have_is_told_of_the_rollb
     assert_eq!(read_all(&*log, &owner.session).await.len(), 3);
 }
 
+async fn a_writer_that_names_what_is_gone_goes_on_after_it(store: Store) {
+    let log = store.open().await;
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*log).await;
+    let (_, tail) = owner.says(&*log, &["a"]).await;
+    let named = Append { skips: true, ..owner.append_from(9, &["3 to 9 are lost", "j"]) };
+    // It excuses nothing else.
+    let stranger = Owner { nonce: "stranger".into(), ..owner.clone() };
+    assert_eq!(log.append(Append { writer: stranger.writer(), ..named.clone() }).await.unwrap(), Appended::Fenced);
+    let foreign = Append { seen: Some(Offset::new(tail.ms, tail.seq + 9)), ..named.clone() };
+    assert_eq!(log.append(foreign).await.unwrap(), Appended::RolledBack { tail, n: 2 });
+
+    let answer = log.append(named.clone()).await.unwrap();
+    let Appended::Stored { first, last, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!((first.seq, last.seq), (tail.seq + 1, tail.seq + 2));
+
+    let again = log.append(named).await.unwrap();
+    assert_eq!(again, Appended::Duplicate { last, flags: RunFlags::default() });
+    assert_eq!(log.append(owner.append_from(12, &["l"])).await.unwrap(), Appended::Gap { expected: 11 });
+    owner.n = 10;
+    owner.says(&*log, &["k"]).await;
+    owner.ends(&*log, Terminal::Completed).await;
+    assert_eq!(data(&read_after(&*log, &owner.session, tail).await)[..3], ["3 to 9 are lost", "j", "k"]);
+}
+
+async fn a_run_ends_after_what_is_named_as_gone(store: Store) {
+    let log = store.open().await;
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*log).await;
+    owner.n = 20;
+    let end = Append { skips: true, ..owner.ending(Terminal::Failed) };
+    let answer = log.append(end.clone()).await.unwrap();
+    let Appended::Stored { last, .. } = answer else { panic!("{answer:?}") };
+    let ended = Appended::Closed(Closed::Terminal { offset: last, state: Terminal::Failed });
+    assert_eq!(log.append(owner.append_from(22, &["late"])).await.unwrap(), ended);
+    match log.append(end).await.unwrap() {
+        Appended::Duplicate { .. } => {}
+        again => assert_eq!(again, ended),
+    }
+}
+
 on_every_store!(
+    a_writer_that_names_what_is_gone_goes_on_after_it,
+    a_run_ends_after_what_is_named_as_gone,
     appended_entries_get_contiguous_offsets_and_come_back_as_they_were,
     an_entry_may_be_large,
     a_repeated_append_is_a_duplicate_and_adds_nothing,

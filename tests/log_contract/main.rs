@@ -12,10 +12,15 @@ mod stores;
 #[allow(dead_code, reason = "shared with the Redis-only cases")]
 mod redis_server;
 
+#[path = "../support/redis_cluster.rs"]
+#[allow(dead_code, reason = "shared with the tests of the whole")]
+mod redis_cluster;
+
 mod actors;
 mod appending;
 mod cancelling;
 mod claims;
+mod cluster;
 mod commanding;
 mod ending;
 mod following;

@@ -13,6 +13,7 @@ fn from(producer: &'static str, epoch: u64, first_n: u64, texts: &[&str]) -> App
         first_n,
         records: texts.iter().map(|text| event(text)).collect(),
         seen: None,
+        skips: false,
     }
 }
 
@@ -46,6 +47,16 @@ async fn a_producer_that_skips_is_told_what_must_come_next(store: Store) {
     assert_eq!(log.append(from("p", 1, 3, &["c"])).await.unwrap(), Appended::Gap { expected: 2 });
     assert_eq!(log.append(from("q", 1, 2, &["c"])).await.unwrap(), Appended::Gap { expected: 1 });
     assert_eq!(data(&read_all(&*log, &session("s")).await), ["a"]);
+}
+
+async fn a_producer_that_names_what_is_gone_goes_on_after_it(store: Store) {
+    let log = store.open().await;
+    stored(&*log, from("p", 1, 1, &["a"])).await;
+    stored(&*log, Append { skips: true, ..from("p", 1, 5, &["2 to 5 are lost", "f"]) }).await;
+    let again = log.append(Append { skips: true, ..from("p", 1, 5, &["2 to 5 are lost", "f"]) }).await.unwrap();
+    assert!(matches!(again, Appended::Duplicate { .. }), "{again:?}");
+    assert_eq!(log.append(from("p", 1, 8, &["h"])).await.unwrap(), Appended::Gap { expected: 7 });
+    assert_eq!(data(&read_all(&*log, &session("s")).await), ["a", "2 to 5 are lost", "f"]);
 }
 
 async fn a_newer_epoch_of_a_producer_counts_anew_and_fences_the_older(store: Store) {
@@ -123,6 +134,7 @@ on_every_store!(
     a_producer_creates_the_session_it_writes_to,
     a_producer_that_repeats_itself_is_heard_once,
     a_producer_that_skips_is_told_what_must_come_next,
+    a_producer_that_names_what_is_gone_goes_on_after_it,
     a_newer_epoch_of_a_producer_counts_anew_and_fences_the_older,
     producers_and_runs_share_a_session,
     a_producer_writes_into_a_run_while_it_is_active,

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
@@ -21,7 +22,17 @@ pub enum Store {
     /// The same, of the oldest version that is supported.
     #[allow(dead_code, reason = "used by some of the test binaries")]
     Redis62,
+    /// The cluster at [`CLUSTER`], under a prefix of the test's own.
+    Cluster,
 }
+
+/// A case that is yet to be run, and its name.
+#[allow(dead_code, reason = "used by some of the test binaries")]
+pub type Case = (&'static str, std::pin::Pin<Box<dyn Future<Output = ()>>>);
+
+/// The address of the cluster that cases share.
+#[allow(dead_code, reason = "used by some of the test binaries")]
+pub static CLUSTER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 /// Makes a test of each case for every store. To add a store, add a line.
 macro_rules! on_every_store {
@@ -30,6 +41,13 @@ macro_rules! on_every_store {
         on_every_store!(@ disk Disk $($case)+);
         on_every_store!(@ redis Redis $($case)+);
         on_every_store!(@ redis_6_2 Redis62 $($case)+);
+        /// The cases of this file on one cluster that all share, each under a prefix of its own.
+        #[allow(dead_code, reason = "used by some of the test binaries")]
+        pub fn on_a_cluster() -> Vec<crate::stores::Case> {
+            vec![$(
+                (concat!(module_path!(), "::", stringify!($case)), Box::pin($case(crate::stores::Store::Cluster)))
+            ),+]
+        }
     };
     (@ $name:ident $store:ident $($case:ident)+) => {
         mod $name {
@@ -56,6 +74,14 @@ impl Store {
             Store::Disk => {
                 let dir = tempfile::tempdir().unwrap();
                 embedded(Location::Dir(dir.path().into()), retention, Box::new(dir)).await
+            }
+            Store::Cluster => {
+                static NUMBER: AtomicU64 = AtomicU64::new(0);
+                let key_prefix = format!("case-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+                let url = CLUSTER.get().expect("a cluster was started");
+                let options = RedisOptions { retention, key_prefix, ..RedisOptions::new(url) };
+                let log = RedisLog::connect(options.clone()).await.expect("the cluster is usable");
+                OpenStore { log, redis: Some(options), _keep: Box::new(()) }
             }
             Store::Redis | Store::Redis62 => {
                 let server = match self {

@@ -92,7 +92,7 @@ impl Owner {
         let fence = Fence { counter: 1, nonce: "a nonce".into() };
         let writer = Writer::Run { run: self.run.clone(), fence };
         let seen = (self.tail != Offset::ZERO).then_some(self.tail);
-        Append { session: self.session.clone(), writer, first_n: self.n + 1, records, seen }
+        Append { session: self.session.clone(), writer, first_n: self.n + 1, records, seen, skips: false }
     }
 
     pub async fn says<T: AsRef<str>>(&mut self, log: &dyn Log, texts: &[T]) -> (Offset, Offset) {
@@ -101,6 +101,18 @@ impl Owner {
                 self.n += texts.len() as u64;
                 self.tail = last;
                 (first, last)
+            }
+            other => panic!("not stored: {other:?}"),
+        }
+    }
+
+    /// Says it until the answer is definite.
+    pub async fn insists<T: AsRef<str>>(&mut self, log: &dyn Log, texts: &[T]) {
+        let append = self.append(texts);
+        match insist(async || log.append(append.clone()).await).await {
+            Appended::Stored { last, .. } | Appended::Duplicate { last, .. } => {
+                self.n += texts.len() as u64;
+                self.tail = last;
             }
             other => panic!("not stored: {other:?}"),
         }

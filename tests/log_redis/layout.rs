@@ -30,7 +30,7 @@ const DOCUMENTED: [&str; 16] = [
     "ss:{inst}:all",
 ];
 
-fn matches(pattern: &str, key: &str) -> bool {
+pub fn matches(pattern: &str, key: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == key,
         Some((before, after)) => {
@@ -41,7 +41,7 @@ fn matches(pattern: &str, key: &str) -> bool {
 }
 
 /// Uses every operation that writes.
-async fn everything(log: &dyn Log) {
+pub async fn everything(log: &dyn Log) {
     let me = InstanceId::parse("inst-1").unwrap();
     let (lease, other) = (Duration::from_secs(3), InstanceId::parse("inst-2").unwrap());
     log.renew(&me, lease).await.unwrap();

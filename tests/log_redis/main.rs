@@ -6,9 +6,22 @@
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod redis_server;
 
+#[path = "../support/redis_cluster.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
+mod redis_cluster;
+#[path = "../support/redis_sentinel.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
+mod redis_sentinel;
+
 mod actors;
+mod clusters;
 mod commanding;
 mod connecting;
+mod forking;
+mod full;
 mod layout;
 mod losing;
 mod pushing;
+mod replicating;
+mod retaining;
+mod sentinels;

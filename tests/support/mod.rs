@@ -32,6 +32,8 @@ pub(crate) use fault_proxy::{FaultProxy, Towards};
 #[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use http::Upload;
 pub(crate) use http::{Answer, Ask, End};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use message::Offset;
 pub(crate) use message::{Message, events_of, terminal_of};
 #[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use process::Process;

@@ -160,7 +160,7 @@ impl Writing {
         let first_n = self.next_n;
         self.next_n += count as u64;
         let (session, writer, seen) = (self.progress.session.clone(), self.writer.clone(), self.seen);
-        Some(Append { session, writer, first_n, records, seen })
+        Some(Append { session, writer, first_n, records, seen, skips: false })
     }
 
     fn append(&self, append: Append) -> Flight {

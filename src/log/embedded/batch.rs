@@ -148,17 +148,17 @@ impl<'t> Batch<'t> {
             (None, None) => return Err(Fault::Damaged("run")),
         };
         let n = run.n;
-        if append.first_n > n + 1 {
+        if append.first_n > n + 1 && !append.skips {
             return Ok(Appended::Gap { expected: n + 1 });
         }
         if is_stranger(&self.tables, state, append.seen)? {
             return Ok(Appended::RolledBack { tail: state.tail, n });
         }
-        let new = &append.records[(n + 1 - append.first_n) as usize..];
+        let new = new_of(append, n);
         let first = state.tail.next(self.now_ms);
         let push = write(&mut self.tables, state, new, &self.retention, self.now_ms)?;
         let last = state.tail;
-        state.active[at].n += new.len() as u64;
+        state.active[at].n = last_n(append);
         state.active[at].last = last;
         let mut next = None;
         if let Some(terminal) = terminal_of(new, id) {
@@ -197,18 +197,18 @@ impl<'t> Batch<'t> {
         {
             return Ok(Appended::Closed(closed));
         }
-        if append.first_n > n + 1 {
+        if append.first_n > n + 1 && !append.skips {
             return Ok(Appended::Gap { expected: n + 1 });
         }
         let state = self.sessions.load_or_create(&mut self.tables, &append.session)?;
         if is_stranger(&self.tables, state, append.seen)? {
             return Ok(Appended::RolledBack { tail: state.tail, n });
         }
-        let new = &append.records[(n + 1 - append.first_n) as usize..];
+        let new = new_of(append, n);
         let first = state.tail.next(self.now_ms);
         let push = write(&mut self.tables, state, new, &self.retention, self.now_ms)?;
         let last = state.tail;
-        let producer = Producer { epoch, n: n + new.len() as u64, last };
+        let producer = Producer { epoch, n: last_n(append), last };
         self.tables.producers.insert((state.number, id), producer.encode().as_slice())?;
         if known.is_none() {
             remember_one_more_producer(&mut self.tables, state)?;
@@ -351,6 +351,11 @@ fn first_fence(nonce: &ByteString) -> Fence {
 /// The number of the last entry of an append.
 fn last_n(append: &Append) -> u64 {
     append.first_n.saturating_add(append.records.len() as u64) - 1
+}
+
+/// What an append adds where the log has the writer's first `n` entries.
+fn new_of(append: &Append, n: u64) -> &[Record] {
+    &append.records[(n + 1).saturating_sub(append.first_n) as usize..]
 }
 
 /// Whether the caller has seen what the log does not have.

@@ -14,7 +14,7 @@ use crate::session::{Entry, Offset, Record, RunId, SessionId, Terminal};
 
 impl RedisLog {
     pub(super) async fn do_append(&self, append: Append) -> Result<Appended, Unavailable> {
-        let Append { session, writer, first_n, records, seen } = append;
+        let Append { session, writer, first_n, records, seen, skips } = append;
         debug_assert!(!records.is_empty(), "an append has records");
         debug_assert!(records.iter().all(|record| record.run == records[0].run), "an append is of one run, or of none");
         let keys = self.keys.session(&session);
@@ -34,21 +34,24 @@ impl RedisLog {
                 };
                 command.arg(first_n).arg(seen.map(|seen| seen.to_string()).unwrap_or_default());
                 command.arg(terminal.map(Terminal::as_str).unwrap_or_default());
+                command.arg(if skips { "1" } else { "" });
                 batch.add_to(command, &records);
             })
             .await?;
         match answer_of(&answer)[..] {
             ["stored", first, last, prev, published, cancel, skipped, next] => {
-                let (first, last) = (offset(first)?, offset(last)?);
+                let (first, last) = (offset(first)?, self.heard(offset(last)?));
                 self.stored(&session, &keys, prev, first, published, records, skipped.parse().unwrap_or(0))?;
                 Ok(Appended::Stored { first, last, flags: flags(cancel), next: RunId::from_store(next).ok() })
             }
-            ["duplicate", last, cancel] => Ok(Appended::Duplicate { last: offset(last)?, flags: flags(cancel) }),
+            ["duplicate", last, cancel] => {
+                Ok(Appended::Duplicate { last: self.heard(offset(last)?), flags: flags(cancel) })
+            }
             ["gap", n] => Ok(Appended::Gap { expected: n.parse().map_err(|_| unexpected("the append script"))? }),
             ["fenced"] => Ok(Appended::Fenced),
             ["rolled_back", tail, n] => {
                 let n = n.parse().map_err(|_| unexpected("the append script"))?;
-                Ok(Appended::RolledBack { tail: offset(tail)?, n })
+                Ok(Appended::RolledBack { tail: self.heard(offset(tail)?), n })
             }
             ref closed => Ok(Appended::Closed(self::closed(closed)?)),
         }
@@ -68,14 +71,20 @@ impl RedisLog {
             add(&mut command);
             async move { lua.send(&command, &mut connection).await }
         };
-        self.servers.call(keys.slot, Lane::Writes, request).await
+        self.servers.call(keys.slot, Lane::Writes, Some(&keys.ack), request).await
     }
 
     /// The arguments that every session script begins with.
     fn add_bounds(&self, command: &mut Cmd, identity: &str) {
         let retention = &self.options.retention;
         let ttl = u64::try_from(retention.ttl.as_millis()).unwrap_or(u64::MAX);
-        command.arg(identity).arg(ttl).arg(retention.max_entries).arg(retention.max_bytes);
+        command.arg(identity).arg(ttl).arg(retention.max_entries).arg(retention.max_bytes).arg(self.floor.ms());
+    }
+
+    /// An offset that the server has given.
+    pub(super) fn heard(&self, offset: Offset) -> Offset {
+        self.floor.heard(offset);
+        offset
     }
 
     /// Tells our own followers what an append has stored, without the way over the server's channel.

@@ -39,11 +39,15 @@ pub(super) struct Meta {
     pub(super) trimmed: Offset,
     /// The last offset of a life of the session that expired before this one.
     pub(super) expired: Offset,
+    /// The last offset of the life that this one goes on from, of whatever that has died.
+    pub(super) base: Offset,
     pub(super) entries: u64,
     pub(super) bytes: u64,
     pub(super) newest: Option<RunId>,
-    /// Tail and time (ms) of each change of server, oldest first.
+    /// Tail and date (ms) of each change of server, oldest first.
     pub(super) forks: Vec<(Offset, u64)>,
+    /// The server that wrote last.
+    pub(super) srv: String,
 }
 
 /// The layout of `docs/store-layout.md`; `session.lua` writes it.
@@ -57,10 +61,9 @@ pub(super) type KnownAnswer = (Clock, Vec<Option<String>>, Option<String>, u64);
 /// Adds the commands that [`known`] understands.
 pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
     pipeline.cmd("TIME");
-    pipeline
-        .cmd("HMGET")
-        .arg(&keys.meta)
-        .arg(&["v", "created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks"]);
+    pipeline.cmd("HMGET").arg(&keys.meta).arg(&[
+        "v", "created", "expires", "last", "trimmed", "expired", "entries", "bytes", "newest", "forks", "srv", "base",
+    ]);
     pipeline.cmd("GET").arg(&keys.tomb);
     pipeline.cmd("XLEN").arg(&keys.log);
 }
@@ -68,8 +71,8 @@ pub(super) fn add_known(pipeline: &mut Pipeline, keys: &SessionKeys) {
 /// What the answers mean.
 pub(super) fn known((clock, meta, tomb, length): KnownAnswer) -> Result<Known, Unavailable> {
     let now_ms = now_ms(clock);
-    let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks] =
-        <[Option<String>; 10]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
+    let [layout, created, expires, last, trimmed, expired, entries, bytes, newest, forks, srv, base] =
+        <[Option<String>; 12]>::try_from(meta).map_err(|_| unexpected("HMGET"))?;
     if let Some(layout) = layout.filter(|layout| layout != LAYOUT) {
         let detail = format!("the session has layout {layout}, this version reads {LAYOUT}: upgrade this instance");
         return Err(Unavailable::new(detail));
@@ -86,10 +89,12 @@ pub(super) fn known((clock, meta, tomb, length): KnownAnswer) -> Result<Known, U
             last: place(last)?,
             trimmed: place(trimmed)?,
             expired: place(expired)?,
+            base: place(base)?,
             entries: number(entries).unwrap_or(0),
             bytes: number(bytes).unwrap_or(0),
             newest: newest.and_then(|run| RunId::from_store(&run).ok()),
             forks: forks.iter().flat_map(|forks| forks.split(' ')).filter_map(fork).collect(),
+            srv: srv.unwrap_or_default(),
         };
         if length == 0 && meta.entries > 0 {
             // The log alone was evicted; the next append will say so in meta.
@@ -123,10 +128,13 @@ impl RedisLog {
             pipeline.cmd("HGETALL").arg(&keys.active);
             let (time, meta, tomb, length, active) = self
                 .servers
-                .pipeline::<(_, _, _, _, Vec<(String, String)>)>(keys.slot, Lane::Writes, &pipeline)
+                .settled::<(_, _, _, _, Vec<(String, String)>)>(keys.slot, Lane::Writes, &keys.ack, &pipeline)
                 .await?;
             return Ok(match known((time, meta, tomb, length))? {
-                Known::Live(meta) => Bounds::Live(live(meta, active)),
+                Known::Live(meta) => {
+                    self.heard(meta.last);
+                    Bounds::Live(live(meta, active))
+                }
                 Known::Headless => {
                     self.mend(&keys).await?;
                     continue;

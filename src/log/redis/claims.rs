@@ -16,7 +16,8 @@ impl RedisLog {
         // 6.2 has no SET NX GET; whoever was first is there when the second command asks.
         pipeline.cmd("SET").arg(&key).arg(&*value).arg("PX").arg(self.ttl_ms()).arg("NX").ignore();
         pipeline.cmd("GET").arg(&key);
-        let (stored,): (Option<String>,) = self.servers.pipeline(Slot::of(&key), Lane::Writes, &pipeline).await?;
+        let (stored,): (Option<String>,) =
+            self.servers.settled(Slot::of(&key), Lane::Writes, &self.keys.claim_ack(&key), &pipeline).await?;
         // Our own value, stored by an attempt whose answer was lost, is a claim that we won.
         match stored {
             Some(stored) if *stored == *value => Ok(Claim::Won),
@@ -35,7 +36,12 @@ impl RedisLog {
         let lua = &self.servers.scripts().amend;
         let mut command = lua.call(&[&key], (3, 512));
         command.arg(&*from).arg(to.as_deref().unwrap_or_default()).arg(self.ttl_ms());
-        let done: u8 = self.servers.script(Slot::of(&key), lua, &command).await?;
+        let settles = self.keys.claim_ack(&key);
+        let request = |mut connection, _| {
+            let command = &command;
+            async move { lua.send::<u8>(command, &mut connection).await }
+        };
+        let done = self.servers.call(Slot::of(&key), Lane::Writes, Some(&settles), request).await?;
         Ok(done == 1)
     }
 

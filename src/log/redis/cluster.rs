@@ -18,7 +18,7 @@ use super::deployment::Address;
 use super::node::{Common, Lane, Node, State};
 use super::options::{RefusedStore, plain_reason};
 use super::server::{NoServer, judge};
-use super::slots::{Slot, SlotMap};
+use super::slots::{Ranges, Slot, SlotMap};
 use crate::log::StoreHealth;
 
 /// How long a server may take to tell its view, connection included.
@@ -40,7 +40,7 @@ struct View {
     /// Grows with every failover and every slot that changes hands.
     epoch: u64,
     /// The primaries, with their slots.
-    primaries: Vec<(Address, Vec<(Slot, Slot)>)>,
+    primaries: Vec<(Address, Ranges)>,
     /// The others.
     replicas: Vec<Address>,
 }
@@ -202,7 +202,8 @@ fn question() -> Pipeline {
 async fn ask_node(node: &Node) -> Result<View, NoServer> {
     let State::Up(link) = node.state().borrow().clone() else { return Err(NoServer::Away("it is away".into())) };
     let question = question();
-    let asked = node.call(Lane::Writes, |mut connection, _| async move { question.query_async(&mut connection).await });
+    let asked =
+        node.call(Lane::Writes, None, |mut connection, _| async move { question.query_async(&mut connection).await });
     let (info, slots): (String, Value) = match timeout(PATIENCE, asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(failed)) => return Err(NoServer::Away(crate::log::Unavailable::from(failed).detail)),

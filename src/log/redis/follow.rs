@@ -214,6 +214,12 @@ impl Followers {
         }
     }
 
+    /// The subscriptions that node `number` has not confirmed are to be tried again, when its followers are looked
+    /// after next.
+    pub(super) fn later(&self, number: u64, names: &[String]) {
+        self.lock().changed.entry(number).or_default().extend(names.iter().cloned());
+    }
+
     /// The connection of node `number` is lost: new followers wait for the next.
     pub(super) fn lost(&self, number: u64) {
         for channel in self.lock().by_name.values_mut().filter(|channel| channel.carrier == Some(number)) {
@@ -336,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_append_that_overtook_another_writers_push_waits_for_the_channel() {
-        let (followers, node) = followers();
+        let (followers, _) = followers();
         let (mut following, _) = followers.add(CHANNEL.into());
         let pushes = ["entries 5-1 7-2\n4,2\ndatahi", "entries 7-2 7-3\n4,2\ndatayo", "entries 7-3 7-4\n4,2\ndataho"];
         let Push::Entries { prev, entries } = push::decode(Bytes::from(pushes[2])) else { panic!("no entries") };
@@ -352,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_ends_all_following() {
-        let (followers, node) = followers();
+        let (followers, _) = followers();
         let (mut following, _) = followers.add(CHANNEL.into());
         followers.close();
         assert!(following.next().await.is_none());

@@ -44,6 +44,8 @@ pub(super) struct SessionKeys {
     pub(super) presence: String,
     /// How far each user has read.
     pub(super) cursors: String,
+    /// Written to by a barrier; not a key of the scripts.
+    pub(super) ack: String,
 }
 
 impl SessionKeys {
@@ -75,6 +77,7 @@ impl Keys {
             items: key("items"),
             presence: key("presence"),
             cursors: key("cursors"),
+            ack: key("ack"),
         }
     }
 
@@ -103,6 +106,11 @@ impl Keys {
     /// The claim of an idempotency key, which may hold anything and is therefore hashed.
     pub(super) fn claim(&self, key: &str) -> String {
         format!("{}:idem:{}", self.prefix, URL_SAFE_NO_PAD.encode(Sha256::digest(key.as_bytes())))
+    }
+
+    /// What a barrier writes to for the claim with this key: in its slot.
+    pub(super) fn claim_ack(&self, claim: &str) -> String {
+        format!("{}:{{{claim}}}:ack", self.prefix)
     }
 
     /// The sessions of a subject.

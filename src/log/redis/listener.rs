@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::{MultiplexedConnection, SendError};
-use redis::{AsyncConnectionConfig, Cmd, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult,
+    ServerErrorKind, Value,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +100,7 @@ impl Listener {
     }
 
     /// The command connections, once there are any; `None`: stopped.
-    async fn wait_for_server(&self) -> Option<Link> {
+    async fn wait_for_server(&self) -> Option<Arc<Link>> {
         let mut state = self.node.state();
         tokio::select! {
             state = state.wait_for(|state| matches!(state, State::Up(_))) => match &*state.ok()? {
@@ -184,39 +187,51 @@ impl Listener {
             .await
             .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
             .map_err(|error| plain_reason(&error))?;
-        self.subscribe(&mut connection, probe.as_slice()).await?;
+        self.send(&mut connection, self.subscribe_command(), probe.as_slice())
+            .await
+            .map_err(|error| plain_reason(&error))?;
         Ok(connection)
     }
 
     async fn apply_changes(&self, connection: &mut MultiplexedConnection) -> Result<(), String> {
         let changes = self.followers.changes(self.node.number);
-        self.send(connection, ["UNSUBSCRIBE", "SUNSUBSCRIBE"], &changes.leave).await?;
+        let command = if self.servers.is_sharded() { "SUNSUBSCRIBE" } else { "UNSUBSCRIBE" };
+        for chunk in changes.leave.chunks(CHUNK) {
+            match self.send(connection, command, chunk).await {
+                // Channels are left with their slot.
+                Err(error) if !is_redirection(&error) => return Err(plain_reason(&error)),
+                _ => {}
+            }
+        }
         self.subscribe(connection, &changes.subscribe).await
     }
 
     async fn subscribe(&self, connection: &mut MultiplexedConnection, names: &[String]) -> Result<(), String> {
-        self.send(connection, ["SUBSCRIBE", "SSUBSCRIBE"], names).await
-    }
-
-    /// Sends a command per channel, many at a time. What the server confirms is heard as it comes: a slot
-    /// that leaves in that moment says so between the confirmations, and what answers which cannot be told.
-    async fn send(
-        &self,
-        connection: &mut MultiplexedConnection,
-        [plain, sharded]: [&str; 2],
-        names: &[String],
-    ) -> Result<(), String> {
-        let command = if self.servers.is_sharded() { sharded } else { plain };
         for chunk in names.chunks(CHUNK) {
-            let mut pipeline = redis::pipe();
-            for name in chunk {
-                pipeline.cmd(command).arg(name).ignore();
-            }
-            if let Err(error) = pipeline.exec_async(connection).await {
-                return Err(plain_reason(&error));
+            match self.send(connection, self.subscribe_command(), chunk).await {
+                Ok(()) => {}
+                Err(error) if is_redirection(&error) => {
+                    self.servers.doubt();
+                    self.followers.later(self.node.number, chunk);
+                }
+                Err(error) => return Err(plain_reason(&error)),
             }
         }
         Ok(())
+    }
+
+    fn subscribe_command(&self) -> &'static str {
+        if self.servers.is_sharded() { "SSUBSCRIBE" } else { "SUBSCRIBE" }
+    }
+
+    /// Sends a command per channel, all at once. What the server confirms is heard as it comes: a slot
+    /// that leaves in that moment says so between the confirmations, and what answers which cannot be told.
+    async fn send(&self, connection: &mut MultiplexedConnection, command: &str, names: &[String]) -> RedisResult<()> {
+        let mut pipeline = redis::pipe();
+        for name in names {
+            pipeline.cmd(command).arg(name).ignore();
+        }
+        pipeline.exec_async(connection).await
     }
 
     /// Publishes to ourselves. Where that fails the command connection has a problem of its own.
@@ -266,4 +281,10 @@ fn channel_of(push: &PushInfo) -> Option<&str> {
         Some(Value::BulkString(channel)) => str::from_utf8(channel).ok(),
         _ => None,
     }
+}
+
+/// Whether the server says that the slot is not its own (any more), or not for sure.
+fn is_redirection(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+    matches!(error.kind(), ErrorKind::Server(Moved | Ask | TryAgain | ClusterDown))
 }

@@ -10,7 +10,7 @@
 //! presence subjects   who is here, how far users have read; whose sessions are
 //! commands    what is said to an instance                mailbox     what our own instances have heard
 //! rows        lists of sessions
-//! target deployment   the options, checked; where the servers are
+//! target deployment   the options, checked; where the servers are (as crate::redis_url reads it)
 //! servers     which server is asked                      slots      which has what
 //! node        the connections to one: alive, or known to be down   server   what it is
 //! listener    the pub/sub connection to one              follow     who follows which session
@@ -26,12 +26,15 @@
 mod append;
 mod backoff;
 mod bounds;
+#[cfg(test)]
+mod branches;
 mod cancel;
 mod claims;
 mod cluster;
 mod commands;
 mod deployment;
 mod fields;
+mod floor;
 mod follow;
 mod gap;
 mod keys;
@@ -46,6 +49,7 @@ mod presence;
 mod push;
 mod queue;
 mod read;
+mod replication;
 mod rows;
 mod scripts;
 mod sentinel;
@@ -58,5 +62,5 @@ mod subjects;
 mod takeover;
 mod target;
 
-pub use options::{RedisOptions, RefusedStore};
+pub use options::{Ack, RedisOptions, RefusedStore};
 pub use store::RedisLog;

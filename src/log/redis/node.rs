@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::deployment::Address;
-use super::options::plain_reason;
+use super::options::{Ack, plain_reason};
+use super::replication::Barrier;
 use super::scripts::Scripts;
 use super::sentinel::Sentinels;
 use super::server::{NoServer, Server, examine, judge};
@@ -28,8 +29,9 @@ use crate::log::{StoreHealth, Unavailable};
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often the server is pinged.
 const PING_EVERY: Duration = Duration::from_millis(1000);
-/// How often sentinels are asked whether the primary is another.
-const ASK_SENTINELS_EVERY: Duration = Duration::from_millis(1000);
+/// How often sentinels are asked whether the primary is another: what is written to one that was replaced is lost
+/// with it, and sent again by its owners.
+const ASK_SENTINELS_EVERY: Duration = Duration::from_millis(500);
 /// How long an answer to a ping may take.
 const PING_DEADLINE: Duration = Duration::from_millis(1500);
 /// Who connects at the first attempt and within this has found the server at work; who waits longer,
@@ -50,7 +52,6 @@ pub(super) enum Lane {
 }
 
 /// The connections to one server, from one examination to their end.
-#[derive(Clone)]
 pub(super) struct Link {
     /// Counts connections, from 1.
     pub(super) generation: u64,
@@ -60,6 +61,8 @@ pub(super) struct Link {
     pub(super) identity: Arc<str>,
     writes: MultiplexedConnection,
     pages: MultiplexedConnection,
+    /// Where answers count only once a replica has what they say.
+    barrier: Option<Barrier>,
     vitals: Arc<Vitals>,
     established: Instant,
     /// How long the server is known to have been there for everybody when the link was established.
@@ -92,7 +95,7 @@ impl Link {
 /// Up or down, as callers see it.
 #[derive(Clone)]
 pub(super) enum State {
-    Up(Link),
+    Up(Arc<Link>),
     Down(Arc<str>),
 }
 
@@ -209,6 +212,7 @@ impl Node {
                 if asked.elapsed() <= PROMPT {
                     link.steady_before = uptime;
                 }
+                let link = Arc::new(link);
                 self.up(&link);
                 Some(link)
             }
@@ -271,10 +275,12 @@ impl Node {
         self.stop.cancelled().await;
     }
 
-    /// Sends one request, once.
+    /// Sends one request, once. `settles`: a key of the server's; the answer counts once it would survive, which is
+    /// what `store.ack` says.
     pub(super) async fn call<T, F>(
         &self,
         lane: Lane,
+        settles: Option<&str>,
         request: impl FnOnce(MultiplexedConnection, Arc<str>) -> F,
     ) -> Result<T, Failed>
     where
@@ -290,15 +296,21 @@ impl Node {
         };
         let unknown = |detail: String| Err(Failed::Unknown(Unavailable::new(format!("{}: {detail}", link.address))));
         let deadline = self.common.deadline;
+        let until = tokio::time::Instant::now() + deadline;
         let answer = tokio::select! {
             biased;
-            answer = tokio::time::timeout(deadline, request(connection, link.identity.clone())) => answer,
+            answer = tokio::time::timeout_at(until, request(connection, link.identity.clone())) => answer,
             () = link.vitals.given_up.cancelled() => return unknown("the connection was lost".into()),
         };
         match answer {
             Ok(Ok(value)) => {
                 link.vitals.heard.store(self.elapsed(), Ordering::Relaxed);
-                Ok(value)
+                let (Some(barrier), Some(key)) = (&link.barrier, settles) else { return Ok(value) };
+                match tokio::time::timeout_at(until, barrier.pass(key)).await {
+                    Ok(Ok(())) => Ok(value),
+                    Ok(Err(reason)) => unknown(reason),
+                    Err(_) => unknown("no replica had it in time (store.ack = \"replicated\")".into()),
+                }
             }
             Ok(Err(error)) => Err(self.explain(&link, &error)),
             Err(_) => {
@@ -337,14 +349,14 @@ impl Node {
         Failed::Unknown(Unavailable::new(detail))
     }
 
-    async fn run(self: Arc<Self>, first: Option<Link>) {
+    async fn run(self: Arc<Self>, first: Option<Arc<Link>>) {
         let mut next = first;
         let mut backoff = Backoff::default();
         loop {
             let attempt = match next.take() {
                 Some(link) => Ok(link),
                 None => tokio::select! {
-                    attempt = self.establish() => attempt.map(|(link, _)| link),
+                    attempt = self.establish() => attempt.map(|(link, _)| Arc::new(link)),
                     () = self.stop.cancelled() => break,
                 },
             };
@@ -376,7 +388,7 @@ impl Node {
         self.down("closed");
     }
 
-    fn up(&self, link: &Link) {
+    fn up(&self, link: &Arc<Link>) {
         let before = self.state.send_replace(State::Up(link.clone()));
         if matches!(before, State::Down(_)) {
             tracing::info!(address = %link.address, generation = link.generation, "connected to Redis");
@@ -427,12 +439,25 @@ impl Node {
         let pages = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
         let server = examine(&mut writes, target, address).await?;
         self.common.scripts.load(&mut writes).await.map_err(judged)?;
+        let barrier = match target.ack() {
+            Ack::Memory => None,
+            Ack::Replicated => {
+                let mut connection =
+                    client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
+                let other = examine(&mut connection, target, address).await?.identity;
+                if other != server.identity {
+                    return Err(NoServer::Away(format!("{address}: the server changed while we connected")));
+                }
+                Some(Barrier::new(connection))
+            }
+        };
         self.heed(&server);
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let vitals = Arc::new(Vitals::default());
         let (established, steady_before) = (Instant::now(), Duration::ZERO);
         let (identity, address) = (server.identity.into(), address.clone());
-        Ok((Link { generation, address, identity, writes, pages, vitals, established, steady_before }, server.uptime))
+        let link = Link { generation, address, identity, writes, pages, barrier, vitals, established, steady_before };
+        Ok((link, server.uptime))
     }
 
     fn heed(&self, server: &Server) {

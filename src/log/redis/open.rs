@@ -51,10 +51,13 @@ impl RedisLog {
         }
         match answer_of(&answer)[..] {
             ["stored", first, last, prev, published, cancel] => {
+                let started = self.heard(offset(last)?);
                 self.stored(&session, &keys, prev, offset(first)?, published, records, 0)?;
-                Ok(Opened::Open { started: offset(last)?, flags: flags(cancel) })
+                Ok(Opened::Open { started, flags: flags(cancel) })
             }
-            ["opened", started, cancel] => Ok(Opened::Open { started: offset(started)?, flags: flags(cancel) }),
+            ["opened", started, cancel] => {
+                Ok(Opened::Open { started: self.heard(offset(started)?), flags: flags(cancel) })
+            }
             ["queued", position] => {
                 Ok(Opened::Queued { position: position.parse().map_err(|_| unexpected("the open script"))? })
             }

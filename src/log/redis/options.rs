@@ -6,10 +6,20 @@ use std::time::Duration;
 
 use crate::log::Retention;
 
+/// When an entry counts as stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// When the primary has it in memory.
+    #[default]
+    Memory,
+    /// When a replica has it, too. Reads wait likewise, so that nobody sees what a failover could take back.
+    Replicated,
+}
+
 /// How to reach the server, and how to use it.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://` or `rediss://` (TLS), `[user:password@]host[:port][/db]`.
+    /// `redis://`, `redis-sentinel://` or `redis-cluster://`: see [`crate::redis_url`].
     pub url: String,
     /// What every key begins with: `A-Z a-z 0-9 . _ -`.
     pub key_prefix: String,
@@ -19,6 +29,8 @@ pub struct RedisOptions {
     pub push_payload_limit: usize,
     /// PEM file of the authorities that sign the server's certificate, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// When an entry counts as stored.
+    pub ack: Ack,
     /// The longest that any operation takes; then it is `Unavailable`.
     pub deadline: Duration,
 }
@@ -32,6 +44,7 @@ impl RedisOptions {
             retention: Retention::default(),
             push_payload_limit: 64 << 10,
             ca_file: None,
+            ack: Ack::Memory,
             deadline: Duration::from_secs(2),
         }
     }
@@ -44,6 +57,7 @@ impl fmt::Debug for RedisOptions {
             .field("retention", &self.retention)
             .field("push_payload_limit", &self.push_payload_limit)
             .field("ca_file", &self.ca_file)
+            .field("ack", &self.ack)
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }
@@ -55,11 +69,9 @@ impl fmt::Debug for RedisOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefusedStore {
     /// The URL is not one.
-    #[error(
-        "the store URL is not usable ({reason}): write redis://[user:password@]host[:port][/db], or rediss:// for TLS"
-    )]
+    #[error("the store URL is not usable: {reason}")]
     Url {
-        /// What is wrong with it; does not repeat it, since it may hold a password.
+        /// What is wrong with it, and what to write; does not repeat it, since it may hold a password.
         reason: String,
     },
     /// The key prefix would make keys ambiguous.
@@ -176,7 +188,7 @@ mod tests {
         for url in ["http://localhost", "localhost:6379", "redis://", "redis://host/x", "redis+unix:///tmp/sock"] {
             let refused = refusal(|o| o.url = url.into());
             assert!(matches!(refused, RefusedStore::Url { .. }), "{url}: {refused}");
-            assert!(refused.to_string().contains("redis://[user:password@]host"), "{refused}");
+            assert!(refused.to_string().contains("redis://[USER:PASSWORD@]HOST"), "{refused}");
         }
     }
 

@@ -4,15 +4,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redis::Cmd;
-
 use super::RedisLog;
 use super::bounds::{Known, KnownAnswer, Meta, add_known, known};
 use super::fields::entries_of;
-use super::gap::{Cursor, REWIND_MS, judge, removed, rolled_back};
+use super::gap::{Cursor, at_or_before, judge, lost, removed, rolled_back};
 use super::keys::SessionKeys;
 use super::node::Lane;
-use crate::log::{GapReason, Page, PageLimits, Place, Read, Unavailable};
+use crate::log::{GapReason, Page, PageLimits, Read, Unavailable};
 use crate::session::{Entry, Offset, SessionId};
 
 impl RedisLog {
@@ -24,7 +22,7 @@ impl RedisLog {
     ) -> Result<Read, Unavailable> {
         let keys = self.keys.session(session);
         for _ in 0..2 {
-            let (known, entries) = self.look(session, &keys, after, limits).await?;
+            let (known, entries, server) = self.look(session, &keys, after, limits).await?;
             let meta = match known {
                 Known::Live(meta) => meta,
                 Known::Headless => {
@@ -35,6 +33,7 @@ impl RedisLog {
                 Known::Expired(last) => return Ok(gone(after, last, GapReason::Expired)),
                 Known::Erased | Known::Nothing => return Ok(Read::NotFound),
             };
+            self.heard(meta.last);
             self.sizes.learn(session, &meta);
             if entries.first().is_some_and(|entry| entry.offset == after) {
                 return Ok(Read::Page(Page { entries: cut(entries, 1, limits), tail: meta.last }));
@@ -42,16 +41,13 @@ impl RedisLog {
             return Ok(match judge(&meta, after) {
                 Cursor::Exact => Read::Page(Page { entries: cut(entries, 0, limits), tail: meta.last }),
                 Cursor::Lost(gap) => Read::Gap(gap),
-                Cursor::Unknown => {
-                    let older = self.rewind(session, &keys, after, &meta).await?;
-                    Read::Gap(rolled_back(&meta, after, older))
-                }
+                Cursor::Unknown => Read::Gap(rolled_back(&meta, after, &server)),
             });
         }
         Err(Unavailable::new("the session's meta could not be rebuilt"))
     }
 
-    /// What stands at and after the cursor, then meta.
+    /// What stands at and after the cursor, then meta, and which server says so.
     ///
     /// Two looks, for a transaction is refused by a server that is full. The page comes first: what
     /// it shows is a slice of the log whatever happens next, and meta's tail is not before its end.
@@ -61,15 +57,19 @@ impl RedisLog {
         keys: &SessionKeys,
         after: Offset,
         limits: PageLimits,
-    ) -> Result<(Known, Vec<Arc<Entry>>), Unavailable> {
+    ) -> Result<(Known, Vec<Arc<Entry>>, Arc<str>), Unavailable> {
         let count = self.sizes.count(session, limits) + 1;
         let mut pipeline = redis::pipe();
         pipeline.cmd("XRANGE").arg(&keys.log).arg(after.to_string()).arg("+").arg("COUNT").arg(count);
         add_known(&mut pipeline, keys);
-        let (page, time, meta, tomb, length) =
-            self.servers.pipeline::<(redis::Value, _, _, _, _)>(keys.slot, Lane::Pages, &pipeline).await?;
+        let request = |mut connection, identity| {
+            let pipeline = &pipeline;
+            async move { Ok((pipeline.query_async::<(redis::Value, _, _, _, _)>(&mut connection).await?, identity)) }
+        };
+        let ((page, time, meta, tomb, length), server) =
+            self.servers.call(keys.slot, Lane::Pages, Some(&keys.ack), request).await?;
         let answer: KnownAnswer = (time, meta, tomb, length);
-        Ok((known(answer)?, entries_of(page)?))
+        Ok((known(answer)?, entries_of(page)?, server))
     }
 
     pub(super) async fn do_entry(
@@ -78,46 +78,10 @@ impl RedisLog {
         offset: Offset,
     ) -> Result<Option<Arc<Entry>>, Unavailable> {
         let keys = self.keys.session(session);
-        let found = self
-            .servers
-            .command(
-                keys.slot,
-                Lane::Pages,
-                &Cmd::new().arg("XRANGE").arg(&keys.log).arg(offset.to_string()).arg(offset.to_string()).take(),
-            )
-            .await?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("XRANGE").arg(&keys.log).arg(offset.to_string()).arg(offset.to_string());
+        let (found,): (redis::Value,) = self.servers.settled(keys.slot, Lane::Pages, &keys.ack, &pipeline).await?;
         Ok(entries_of(found)?.into_iter().next())
-    }
-
-    async fn newest_before(&self, keys: &SessionKeys, cursor: Offset) -> Result<Option<Offset>, Unavailable> {
-        let Some(until) = cursor.ms.checked_sub(REWIND_MS + 1) else { return Ok(None) };
-        let found = self
-            .servers
-            .command(
-                keys.slot,
-                Lane::Pages,
-                &Cmd::new().arg("XREVRANGE").arg(&keys.log).arg(until).arg("-").arg("COUNT").arg(1).take(),
-            )
-            .await?;
-        Ok(entries_of(found)?.first().map(|entry| entry.offset))
-    }
-
-    /// Where a reader of a lost branch may start again: older than its cursor in both halves.
-    async fn rewind(
-        &self,
-        session: &SessionId,
-        keys: &SessionKeys,
-        cursor: Offset,
-        meta: &Meta,
-    ) -> Result<Option<Offset>, Unavailable> {
-        match self.newest_before(keys, cursor).await? {
-            // This branch had grown further by that time; what the reader has from there on is foreign.
-            Some(older) if older.seq >= cursor.seq => {
-                let before = meta.last.seq.saturating_sub(cursor.seq.saturating_sub(1));
-                self.do_locate(session, Place::Last(before)).await
-            }
-            older => Ok(older),
-        }
     }
 }
 
@@ -125,6 +89,8 @@ impl RedisLog {
 fn gone(after: Offset, last: Offset, reason: GapReason) -> Read {
     if after == last {
         Read::Page(Page { entries: Vec::new(), tail: last })
+    } else if !at_or_before(after, last) {
+        Read::Gap(lost(after, Offset::ZERO))
     } else {
         Read::Gap(removed(after, last, reason))
     }

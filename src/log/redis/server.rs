@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
-use super::deployment::Address;
+use super::deployment::{Address, Deployment};
 use super::options::{RefusedStore, plain_reason};
 use super::target::Target;
 
@@ -38,7 +38,7 @@ pub(super) async fn examine(
 ) -> Result<Server, NoServer> {
     let info: String =
         Cmd::new().arg("INFO").query_async(connection).await.map_err(|error| judge(&error, target, address))?;
-    let server = read_info(&info, address)?;
+    let server = read_info(&info, target, address)?;
     // Without pushes nobody sees an entry arrive; a user without channels is a frequent mistake.
     let probe = format!("{}:probe:start", target.prefix);
     let published: Result<i64, RedisError> = Cmd::new().arg("PUBLISH").arg(probe).arg("").query_async(connection).await;
@@ -46,7 +46,7 @@ pub(super) async fn examine(
     Ok(server)
 }
 
-fn read_info(info: &str, at: &Address) -> Result<Server, NoServer> {
+fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServer> {
     let fields: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
     let field = |name: &str| fields.get(name).copied().unwrap_or_default();
     let address = || at.to_string();
@@ -54,7 +54,7 @@ fn read_info(info: &str, at: &Address) -> Result<Server, NoServer> {
     if is_older_than_6_2(version) {
         return Err(NoServer::Refused(RefusedStore::Version { address: address(), found: version.into() }));
     }
-    if field("redis_mode") == "cluster" {
+    if field("redis_mode") == "cluster" && !matches!(target.deployment, Deployment::Cluster { .. }) {
         return Err(NoServer::Refused(RefusedStore::Cluster { address: address() }));
     }
     if field("role") == "slave" {
@@ -119,9 +119,14 @@ pub(super) fn judge(error: &RedisError, target: &Target, address: &Address) -> N
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::redis::RedisOptions;
 
     fn read(info: &str) -> Result<Server, NoServer> {
-        read_info(info, &Address { host: "127.0.0.1".into(), port: 6379 })
+        read_info(
+            info,
+            &RedisOptions::new("redis://127.0.0.1").target().expect("a target"),
+            &Address { host: "127.0.0.1".into(), port: 6379 },
+        )
     }
 
     #[test]

@@ -112,25 +112,39 @@ impl Servers {
 
     /// Sends a command to the server of `slot`.
     pub(super) async fn command<T: FromRedisValue>(&self, slot: Slot, lane: Lane, command: &Cmd) -> Answered<T> {
-        self.call(slot, lane, |mut connection, _| async move { command.query_async(&mut connection).await }).await
+        self.call(slot, lane, None, |mut connection, _| async move { command.query_async(&mut connection).await }).await
+    }
+
+    /// The same for what must not be taken back, with a key of the slot that settles it: see [`Node::call`].
+    pub(super) async fn settled<T: FromRedisValue>(
+        &self,
+        slot: Slot,
+        lane: Lane,
+        key: &str,
+        all: &Pipeline,
+    ) -> Answered<T> {
+        let request = |mut connection, _| async move { all.query_async(&mut connection).await };
+        self.call(slot, lane, Some(key), request).await
     }
 
     /// Sends commands that belong together to the server of `slot`.
     pub(super) async fn pipeline<T: FromRedisValue>(&self, slot: Slot, lane: Lane, all: &Pipeline) -> Answered<T> {
-        self.call(slot, lane, |mut connection, _| async move { all.query_async(&mut connection).await }).await
+        self.call(slot, lane, None, |mut connection, _| async move { all.query_async(&mut connection).await }).await
     }
 
     /// Runs a script at the server of `slot`.
     pub(super) async fn script<T: FromRedisValue>(&self, slot: Slot, lua: &Lua, call: &Cmd) -> Answered<T> {
-        self.call(slot, Lane::Writes, |mut connection, _| async move { lua.send(call, &mut connection).await }).await
+        self.call(slot, Lane::Writes, None, |mut connection, _| async move { lua.send(call, &mut connection).await })
+            .await
     }
 
     /// Sends the request that `request` makes for the connection and the identity of the server of `slot`.
-    /// Whatever is not an answer is `Unavailable`.
+    /// Whatever is not an answer is `Unavailable`; so is one that does not count yet: see [`Node::call`].
     pub(super) async fn call<T, F>(
         &self,
         slot: Slot,
         lane: Lane,
+        settles: Option<&str>,
         request: impl Fn(MultiplexedConnection, Arc<str>) -> F,
     ) -> Answered<T>
     where
@@ -142,7 +156,7 @@ impl Servers {
         loop {
             let now = map.borrow_and_update().clone();
             let Some(node) = aim.take().or_else(|| now.node(slot).cloned()) else { return Err(unserved()) };
-            let failed = match node.call(lane, &request).await {
+            let failed = match node.call(lane, settles, &request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Unknown(unavailable)) => return Err(unavailable),
                 Err(failed) => failed,

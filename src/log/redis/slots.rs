@@ -49,6 +49,9 @@ const CRC16: [u16; 256] = {
     table
 };
 
+/// Ranges of slots, both ends included.
+pub(super) type Ranges = Vec<(Slot, Slot)>;
+
 /// Which server has which slot, as far as is known. Never changes: what is learned is another map.
 pub(super) struct SlotMap {
     nodes: Vec<Arc<Node>>,
@@ -70,8 +73,8 @@ impl SlotMap {
         SlotMap { nodes: vec![node], owners: Owners::All }
     }
 
-    /// Servers with their ranges of slots, both ends included.
-    pub(super) fn of_ranges(nodes: Vec<(Arc<Node>, Vec<(Slot, Slot)>)>) -> Self {
+    /// Servers with their slots.
+    pub(super) fn of_ranges(nodes: Vec<(Arc<Node>, Ranges)>) -> Self {
         let mut owners = vec![None; SLOTS];
         for (place, (_, ranges)) in nodes.iter().enumerate() {
             for (first, last) in ranges {

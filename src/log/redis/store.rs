@@ -10,11 +10,12 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::floor::Floor;
 use super::follow::Followers;
 use super::keys::Keys;
 use super::listener::Listener;
 use super::mailbox::Mailboxes;
-use super::options::{RedisOptions, RefusedStore};
+use super::options::{Ack, RedisOptions, RefusedStore};
 use super::read::Sizes;
 use super::servers::Servers;
 use super::slots::Slot;
@@ -33,6 +34,7 @@ pub struct RedisLog {
     pub(super) followers: Arc<Followers>,
     pub(super) mailboxes: Mailboxes,
     pub(super) sizes: Sizes,
+    pub(super) floor: Floor,
     unpublished: AtomicU64,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
@@ -44,7 +46,11 @@ impl RedisLog {
     ///
     /// # Errors
     /// Something must be changed: the options, or the server.
-    pub async fn connect(options: RedisOptions) -> Result<Arc<RedisLog>, RefusedStore> {
+    pub async fn connect(mut options: RedisOptions) -> Result<Arc<RedisLog>, RefusedStore> {
+        if options.ack == Ack::Replicated {
+            // A push is heard before a replica has its entries: it says only that there are some, and they are read.
+            options.push_payload_limit = 0;
+        }
         let target = options.target()?;
         let keys = Keys::new(&options.key_prefix);
         let stop = CancellationToken::new();
@@ -58,6 +64,7 @@ impl RedisLog {
             followers,
             mailboxes: Mailboxes::default(),
             sizes: Sizes::default(),
+            floor: Floor::default(),
             unpublished: AtomicU64::new(0),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,

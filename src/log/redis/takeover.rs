@@ -18,12 +18,12 @@ impl RedisLog {
             .await?;
         match answer_of(&answer)[..] {
             ["stored", first, _, prev, published, state, whole] => {
-                let (first, state) = (offset(first)?, terminal(state)?);
+                let (first, state) = (self.heard(offset(first)?), terminal(state)?);
                 let record = Record::run_state(run, RunState::Ended(state), whole.to_owned());
                 self.stored(&session, &keys, prev, first, published, vec![record], 0)?;
                 Ok(TakenOver::Ended { offset: first, state })
             }
-            ["ended", at, state] => Ok(TakenOver::Ended { offset: offset(at)?, state: terminal(state)? }),
+            ["ended", at, state] => Ok(TakenOver::Ended { offset: self.heard(offset(at)?), state: terminal(state)? }),
             ["queued"] => Ok(TakenOver::Queued),
             ["never"] => Ok(TakenOver::NeverStarted),
             ref other => Ok(match closed(other)? {

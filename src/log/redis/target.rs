@@ -1,10 +1,12 @@
 //! The options, checked, and what becomes of them for each connection: addresses, credentials, TLS.
 
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates};
 
 use super::deployment::{Address, Deployment};
-use super::options::{RedisOptions, RefusedStore, plain_reason};
+use super::options::{Ack, RedisOptions, RefusedStore, plain_reason};
 use super::server::NoServer;
+use crate::redis_url::{RedisUrl, Topology};
 
 /// The options, checked: everything that can be known without the servers.
 #[derive(Clone)]
@@ -20,7 +22,7 @@ pub(super) struct Target {
     /// What every key begins with.
     pub(super) prefix: String,
     options: RedisOptions,
-    info: ConnectionInfo,
+    url: RedisUrl,
 }
 
 impl RedisOptions {
@@ -34,54 +36,72 @@ impl RedisOptions {
         if retention.ttl.as_millis() == 0 || retention.max_entries == 0 || retention.max_bytes == 0 {
             return Err(RefusedStore::Retention);
         }
-        if !self.url.starts_with("redis://") && !self.url.starts_with("rediss://") {
-            return Err(RefusedStore::Url { reason: "its scheme is neither redis:// nor rediss://".into() });
-        }
-        let refused = |error: redis::RedisError| RefusedStore::Url { reason: plain_reason(&error) };
-        let info = self.url.as_str().into_connection_info().map_err(refused)?;
-        let (address, tls) = match info.addr() {
-            ConnectionAddr::TcpTls { insecure: true, .. } => {
-                let reason = "#insecure would trust any server; name the CA's file instead".into();
-                return Err(RefusedStore::Url { reason });
-            }
-            ConnectionAddr::TcpTls { host, port, .. } => (Address { host: host.clone(), port: *port }, true),
-            ConnectionAddr::Tcp(host, port) => (Address { host: host.clone(), port: *port }, false),
-            _ => return Err(RefusedStore::Url { reason: "it names no host".into() }),
-        };
+        let url = RedisUrl::parse(&self.url).map_err(|reason| RefusedStore::Url { reason })?;
+        let tls = url.tls;
+        let mut hosts: Vec<_> = url.hosts.iter().cloned().map(|(host, port)| Address { host, port }).collect();
+        let any = hosts[0].clone();
         if self.ca_file.is_some() && !tls {
             let reason = "the store URL does not use TLS (rediss://)".into();
             return Err(RefusedStore::CaFile { path: self.ca_file.clone().unwrap_or_default(), reason });
         }
         let target = Target {
-            deployment: Deployment::Single(address.clone()),
-            user: info.redis_settings().username().unwrap_or("default").to_owned(),
-            db: info.redis_settings().db(),
+            deployment: match &url.topology {
+                Topology::Single => Deployment::Single(hosts.swap_remove(0)),
+                Topology::Sentinel { master } => Deployment::Sentinel { sentinels: hosts, master: master.clone() },
+                Topology::Cluster => Deployment::Cluster { seeds: hosts },
+            },
+            user: url.user.clone().unwrap_or_else(|| "default".into()),
+            db: url.db,
             tls,
             prefix: self.key_prefix.clone(),
             options: self.clone(),
-            info,
+            url,
         };
-        target.client(&address, ProtocolVersion::RESP2)?;
+        target.client(&any, ProtocolVersion::RESP2)?;
         Ok(target)
     }
 }
 
 impl Target {
+    /// When an answer counts.
+    pub(super) fn ack(&self) -> Ack {
+        self.options.ack
+    }
+
     /// What connects to the server at `address`, with credentials and certificates as their files
     /// have them now.
     ///
     /// # Errors
     /// A file cannot be used.
     pub(super) fn client(&self, address: &Address, protocol: ProtocolVersion) -> Result<Client, RefusedStore> {
+        let mut settings = RedisConnectionInfo::default().set_protocol(protocol).set_db(self.db);
+        if let Some(password) = &self.url.password {
+            settings = settings.set_password(password);
+        }
+        if let Some(user) = &self.url.user {
+            settings = settings.set_username(user);
+        }
+        self.open(address, settings)
+    }
+
+    /// What connects to the sentinel at `address`: with the same TLS, and with credentials of its own.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub(super) fn sentinel(&self, address: &Address) -> Result<Client, RefusedStore> {
+        self.open(address, RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2))
+    }
+
+    fn open(&self, address: &Address, settings: RedisConnectionInfo) -> Result<Client, RefusedStore> {
+        let unusable = |error: redis::RedisError| RefusedStore::Url { reason: plain_reason(&error) };
         let Address { host, port } = address.clone();
         let addr = match self.tls {
             true => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
             false => ConnectionAddr::Tcp(host, port),
         };
-        let settings = self.info.redis_settings().clone().set_protocol(protocol);
         let settings = settings.set_lib_name("sidestream", env!("CARGO_PKG_VERSION"));
-        let tcp = self.info.tcp_settings().clone().set_nodelay(true);
-        let info = self.info.clone().set_addr(addr).set_redis_settings(settings).set_tcp_settings(tcp);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let info = addr.into_connection_info().map_err(unusable)?.set_redis_settings(settings).set_tcp_settings(tcp);
         match self.authorities()? {
             Some(pem) => {
                 let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
@@ -89,16 +109,8 @@ impl Target {
                 Client::build_with_tls(info, certificates)
                     .map_err(|error| RefusedStore::CaFile { path, reason: plain_reason(&error) })
             }
-            None => Client::open(info).map_err(|error| RefusedStore::Url { reason: plain_reason(&error) }),
+            None => Client::open(info).map_err(unusable),
         }
-    }
-
-    /// What connects to the sentinel at `address`.
-    ///
-    /// # Errors
-    /// A file cannot be used.
-    pub(super) fn sentinel(&self, address: &Address) -> Result<Client, RefusedStore> {
-        self.client(address, ProtocolVersion::RESP2)
     }
 
     fn authorities(&self) -> Result<Option<Vec<u8>>, RefusedStore> {

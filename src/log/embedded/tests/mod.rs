@@ -57,6 +57,7 @@ fn event(n: u64, text: &str) -> Append {
         first_n: n,
         records: vec![record],
         seen: None,
+        skips: false,
     }
 }
 

@@ -6,5 +6,8 @@ if ARGV[2] == '' then
   if stored == ARGV[1] then redis.call('DEL', KEYS[1]) end
   return (not stored or stored == ARGV[1]) and 1 or 0
 end
-if stored == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if stored == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3]) -- allowed when Redis is full: what was begun can be said to be done
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
 return (stored == ARGV[1] or stored == ARGV[2]) and 1 or 0

@@ -1,17 +1,20 @@
 -- Appends records of one writer.
 --
--- ARGV: 5 'run' | 'producer', 6 writer id, 7 fence counter | epoch, 8 nonce | the run that a producer's
--- records belong to, which must be active ('' none), 9 number
--- of the first record, 10 newest offset that the caller knows ('' none), 11 the run's terminal if
--- the last record is one ('' none), 12 counts, 13 lens, 14 bytes, 15… fields.
+-- ARGV: 6 'run' | 'producer', 7 writer id, 8 fence counter | epoch, 9 nonce | the run that a producer's
+-- records belong to, which must be active ('' none), 10 number
+-- of the first record, 11 newest offset that the caller knows ('' none), 12 the run's terminal if
+-- the last record is one ('' none), 13 '1': what is missing before the first is gone for good, 14 counts,
+-- 15 lens, 16 bytes, 17… fields.
 -- Answers (by: who asked for the run's cancellation, '' nobody): stored first last prev published by
 -- skipped next | duplicate last by | gap expected |
 -- fenced | terminal offset state | erased | expired | unknown | rolled_back tail n
 
-local role, id, generation, nonce = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local first_n, seen, terminal = tonumber(ARGV[9]), ARGV[10], ARGV[11]
-local batch = { counts = ARGV[12], lens = ARGV[13], bytes = tonumber(ARGV[14]), base = 15, skip = 0 }
+local role, id, generation, nonce = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local first_n, seen, terminal = tonumber(ARGV[10]), ARGV[11], ARGV[12]
+local skips = ARGV[13] == '1'
+local batch = { counts = ARGV[14], lens = ARGV[15], bytes = tonumber(ARGV[16]), base = 17, skip = 0 }
 local count = #batch.counts
+local ENDING = 64 * 1024 -- bytes that come with a terminal although Redis is full
 local field = role .. ':' .. id
 local knows = seen ~= '' and seen ~= ZERO
 local adopt = false
@@ -19,7 +22,10 @@ local adopt = false
 local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
-  if tomb and tomb.state == 'erased' then
+  local ended = tomb and (tomb.state == 'erased' or now >= tomb.expires)
+  if ended and outlives(seen, tomb.last) and redis.call('EXISTS', LOG) == 0 then
+    return { 'rolled_back', ZERO, '0' }
+  elseif tomb and tomb.state == 'erased' then
     -- A producer that begins makes the session anew; its offsets go on.
     if role == 'run' or first_n > 1 then return { 'erased' } end
     s = create(tomb.last, nil, field, expired_meta)
@@ -70,9 +76,10 @@ if role == 'run' then
   if run.state ~= 'active' then return { 'terminal', run.ended, run.state } end
   -- A store that went back in time lacks entries of this writer, too: say the cause, not the gap.
   if lost(s, seen) then return { 'rolled_back', s.last, text(run.n) } end
-  if first_n > run.n + 1 then return { 'gap', text(run.n + 1) } end
+  if first_n > run.n + 1 and not skips then return { 'gap', text(run.n + 1) } end
   run.n = first_n + count - 1
   if terminal ~= '' then
+    if batch.bytes <= ENDING then even_when_full() end
     -- The terminal is not counted: who sends it again shall hear which terminal won, not that some
     -- entry of this number is stored.
     run.n, run.state = run.n - 1, terminal
@@ -104,6 +111,8 @@ elseif adopt then
 end
 batch.skip = math.max(0, n - first_n + 1)
 if batch.skip >= count then return { 'duplicate', own_last, '' } end
+-- First, for the run that the entries belong to may be lost as well, and be opened again.
+if lost(s, seen) then return { 'rolled_back', s.last, text(n) } end
 if nonce ~= '' then
   local value = not s.fresh and redis.call('HGET', META, 'run:' .. nonce)
   local run = value and parse_run(value)
@@ -112,8 +121,7 @@ if nonce ~= '' then
   local active = (adopt or not s.fresh) and redis.call('HEXISTS', ACTIVE, nonce) == 1
   if not active and not (run and run.state == 'active') then return { 'unknown' } end
 end
-if lost(s, seen) then return { 'rolled_back', s.last, text(n) } end
-if first_n > n + 1 then return { 'gap', text(n + 1) } end
+if first_n > n + 1 and not skips then return { 'gap', text(n + 1) } end
 if not s.writer then
   -- At most 1,000 producers are remembered; beyond it the hundred that were silent longest go.
   local known = s.fresh and 0 or tonumber(redis.call('HGET', META, 'producers') or '0')

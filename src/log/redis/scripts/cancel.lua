@@ -1,12 +1,12 @@
 -- Flags runs as cancelled, withdraws them from the queue, or remembers a key that no run has yet. Its
 -- first write is one that a full Redis allows: what is asked to end must be able to.
 --
--- ARGV: 5 'run' | 'active' | 'key' | 'withdraw' (a key, from the queue only), 6 run id | '' | key,
--- 7 who asks (JSON).
+-- ARGV: 6 'run' | 'active' | 'key' | 'withdraw' (a key, from the queue only), 7 run id | '' | key,
+-- 8 who asks (JSON).
 -- Answers: remembered | runs, then per run: its id, and `requested owner` | `ended offset state` |
 -- `withdrawn` | `none`, filled up with empty strings to four.
 
-local target, name, by = ARGV[5], ARGV[6], ARGV[7]
+local target, name, by = ARGV[6], ARGV[7], ARGV[8]
 local answer = { 'runs' }
 
 local function say(id, outcome, a, b)

@@ -1,11 +1,11 @@
 -- The exact offset of a place. Reads only.
 --
--- ARGV: 5 'end' | 'last' | 'since', 6 number of entries | milliseconds.
+-- ARGV: 6 'end' | 'last' | 'since', 7 number of entries | milliseconds.
 -- Answers the offset, or nothing where there is no session.
 
 local s = load('v')
 if not s then return false end
-local place, amount = ARGV[5], tonumber(ARGV[6])
+local place, amount = ARGV[6], tonumber(ARGV[7])
 if place == 'end' or s.entries == 0 then return s.last end
 
 local function first_from(id) return redis.call('XRANGE', LOG, id, '+', 'COUNT', 1)[1] end

@@ -1,13 +1,13 @@
 -- Opens a run and writes its first entries; creates the session. Idempotent by (run, nonce).
 --
--- ARGV: 5 run, 6 owner, 7 nonce, 8 parent, 9 route, 10 key, 11 'parallel' | 'waited' | 'reject' |
--- 'queue', 12 most that may wait, 13 bytes that they may have, 14 client, 15 item, 16 counts, 17 lens, 18 bytes, 19… fields.
+-- ARGV: 6 run, 7 owner, 8 nonce, 9 parent, 10 route, 11 key, 12 'parallel' | 'waited' | 'reject' |
+-- 'queue', 13 most that may wait, 14 bytes that they may have, 15 client, 16 item, 17 counts, 18 lens, 19 bytes, 20… fields.
 -- Answers (by: who asked for the run's cancellation, '' nobody): opened started by | stored first last prev published by | fenced | terminal offset state |
 -- unknown | queued position | queue_full | busy run…
 
-local id, owner, nonce, parent, route, key = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
-local on_busy, depth, room, client, item = ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13]), ARGV[14], ARGV[15]
-local batch = { counts = ARGV[16], lens = ARGV[17], bytes = tonumber(ARGV[18]), base = 19, skip = 0 }
+local id, owner, nonce, parent, route, key = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local on_busy, depth, room, client, item = ARGV[12], tonumber(ARGV[13]), tonumber(ARGV[14]), ARGV[15], ARGV[16]
+local batch = { counts = ARGV[17], lens = ARGV[18], bytes = tonumber(ARGV[19]), base = 20, skip = 0 }
 local field = 'run:' .. id
 
 local s, expired_meta = load(field)

@@ -1,10 +1,10 @@
 -- Moves a user's read cursor, only ever forward. A cursor beyond the tail is of a branch that the store
 -- went back from, and counts for nothing.
 --
--- ARGV: 5 user, 6 client, 7 offset, 8 how many cursors are kept.
+-- ARGV: 6 user, 7 client, 8 offset, 9 how many cursors are kept.
 -- Answers read offset | ahead | none.
 
-local user, client, offset = ARGV[5], ARGV[6], ARGV[7]
+local user, client, offset = ARGV[6], ARGV[7], ARGV[8]
 local s = load('v')
 if not s and redis.call('EXISTS', LOG) == 1 then
   local tomb = tombstone()
@@ -24,7 +24,7 @@ if known then
   if not ahead(known_ms, known_seq) and (known_ms > ms or (known_ms == ms and known_seq >= seq)) then
     return { 'read', known_offset }
   end
-elseif redis.call('HLEN', CURSORS) >= tonumber(ARGV[8]) then
+elseif redis.call('HLEN', CURSORS) >= tonumber(ARGV[9]) then
   local all, behind = redis.call('HGETALL', CURSORS), nil
   for i = 1, #all, 2 do
     local _, at = halves(string.match(all[i + 1], '^%S+'))

@@ -4,13 +4,14 @@
 -- KEYS: 1 log, 2 meta, 3 active, 4 tomb, 5 channel, 6 cancels, 7 queue, 8 items, 9 presence,
 -- 10 cursors (one slot).
 -- ARGV: 1 identity of the server that the caller is connected to ('' unknown), 2 ttl in ms,
---       3 max_entries, 4 max_bytes. A script's own arguments follow.
+--       3 max_entries, 4 max_bytes, 5 floor: the largest `ms` of any offset that the caller was ever given.
+--       A script's own arguments follow.
 -- Rules: nothing is written before an answer is certain; the first write is one that Redis refuses
--- when it is full; numbers leave as %.0f, because Lua would write large ones as 1.7e+12.
+-- when it is full, or `even_when_full`; numbers leave as %.0f, because Lua would write large ones as 1.7e+12.
 
 local LOG, META, ACTIVE, TOMB, CHANNEL = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local CANCELS, QUEUE, ITEMS, PRESENCE, CURSORS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local SRV, TTL = ARGV[1], tonumber(ARGV[2])
+local SRV, TTL, FLOOR = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[5])
 local LAYOUT = '1'
 local TOMB_MS = 30 * 24 * 3600 * 1000 -- how long a tombstone outlives its session
 local META_MS = 60 * 1000             -- meta outlives the log, so that a log without meta is a fault
@@ -18,6 +19,7 @@ local REMEMBERED_MS = 10 * 60 * 1000  -- how long it is remembered what was canc
 local REMEMBERED = 1000               -- how many; the one that is due first goes for one more
 local ZERO = '0-0'
 local NONE = '~'                      -- no parent, no key
+local FORKS = 16                      -- changes of server that are remembered
 local TERMINALS = { completed = true, failed = true, cancelled = true, interrupted = true }
 
 local clock = redis.call('TIME')
@@ -29,6 +31,11 @@ local function halves(offset)
   local ms, seq = string.match(offset, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
 end
+
+-- Lets this script write to its end although Redis is full: Redis looks at its memory only before the
+-- first write, and this one it allows. It changes nothing, for the channel's name is no key. For what must
+-- end although there is no room; an ordinary append that began with it would have no limit at all.
+local function even_when_full() redis.call('PEXPIRE', CHANNEL, '1') end
 
 -- What an entry counts: the bytes of its texts, without `kind` (Record::size in Rust).
 local function size_of(fields)
@@ -171,14 +178,16 @@ end
 -- Written by the first `write`. A marker "never started" may stand in a meta that is no session.
 local function create(last, expired, writer, expired_meta)
   local marker = writer and not expired_meta and redis.call('HGET', META, writer)
-  return { created = text(now), last = last, srv = SRV, entries = 0, bytes = 0, trimmed = last,
+  return { last = last, srv = SRV, entries = 0, bytes = 0, trimmed = last,
     expires = 0, expired = expired, fresh = true, writer = marker or nil, expired_meta = expired_meta }
 end
 
--- The log is there and meta is not: meta is rebuilt from the log. Fences and counts of writers are
--- lost; a run's owner brings its own along with its next append.
+-- The log is there and meta is not: meta is rebuilt from the log, also when Redis is full, for whatever
+-- reads or ends needs it. Fences and counts of writers are lost; a run's owner brings its own along with
+-- its next append. The forks are lost, too: of what is not in the log nothing is known up to now.
 local function rebuild(writer)
-  local s = create(ZERO)
+  even_when_full()
+  local s, tomb = create(ZERO), tombstone()
   local runs = {}
   scan(function(id, fields)
     local run = field_of(fields, 'run')
@@ -201,8 +210,10 @@ local function rebuild(writer)
     end
   end)
   s.expires = now + TTL
-  local set = { 'v', LAYOUT, 'created', s.created, 'last', s.last, 'srv', SRV, 'entries', text(s.entries),
-    'bytes', text(s.bytes), 'trimmed', s.trimmed, 'expires', text(s.expires) }
+  local srv = tomb and tomb.state == 'live' and tomb.srv ~= '' and tomb.srv or NONE
+  local set = { 'v', LAYOUT, 'created', s.created, 'last', s.last, 'srv', srv, 'entries', text(s.entries),
+    'bytes', text(s.bytes), 'trimmed', s.trimmed, 'expires', text(s.expires),
+    'forks', ZERO .. '@' .. text(math.max(now, FLOOR)) }
   redis.call('HSET', META, unpack(set))
   for run, r in pairs(runs) do
     redis.call('HSET', META, 'run:' .. run, format_run(r))
@@ -213,6 +224,14 @@ local function rebuild(writer)
   redis.call('PEXPIREAT', META, text(s.expires + META_MS))
   redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
   return load(writer)
+end
+
+-- Whether `seen` cannot be of a life of the session that ended at `last`: it is of a later one, which is lost.
+local function outlives(seen, last)
+  if seen == '' or seen == ZERO then return false end
+  local ms, seq = halves(seen)
+  local last_ms, last_seq = halves(last)
+  return ms > last_ms or seq > last_seq
 end
 
 -- Whether the log lost the entry `seen`. What lies at or before the last trimmed entry, in both
@@ -258,6 +277,33 @@ local function trim(s)
   end
 end
 
+-- Whether the server that wrote last is another than this.
+local function is_moved(s) return not s.fresh and SRV ~= '' and s.srv ~= SRV end
+
+-- The `ms` of the next entries. A session that begins, or goes on on another server, may have been
+-- longer than this server knows, and by a clock that was ahead of its own: no offset that the caller
+-- knows is given again. At any other time the caller's floor counts for nothing, for a clock
+-- that was wrong once must not move every session.
+local function stamp(s)
+  local ms = math.max(now, (halves(s.last)))
+  if s.fresh or is_moved(s) then ms = math.max(ms, FLOOR + 1) end
+  return ms
+end
+
+-- The forks with one more: here, on this server. It is dated so that no offset of a lost branch that the
+-- caller knows is later. The oldest of too many becomes "of what was before nothing is known".
+local function one_more_fork(s)
+  local all = {}
+  for fork in string.gmatch(redis.call('HGET', META, 'forks') or '', '%S+') do all[#all + 1] = fork end
+  all[#all + 1] = s.last .. '@' .. text(math.max(now, FLOOR, (halves(s.last))))
+  if #all > FORKS then
+    local function at(fork) return tonumber(string.match(fork, '@(%d+)$')) end
+    all[2] = ZERO .. '@' .. text(math.max(at(all[1]), at(all[2])))
+    table.remove(all, 1)
+  end
+  return table.concat(all, ' ')
+end
+
 -- Appends `batch` and answers its first and last offset, and whether it was published.
 --
 -- batch: base (index in ARGV of the first field of the first record), counts (one character per
@@ -275,8 +321,8 @@ local function write(s, batch, writer, value, set)
     base = base + strings
   end
   local prev = s.last
-  local prev_ms, prev_seq = halves(prev)
-  local ms = math.max(now, prev_ms)
+  local _, prev_seq = halves(prev)
+  local ms = stamp(s)
   local first, last = join(ms, prev_seq + 1), join(ms, prev_seq + count - batch.skip)
 
   local renew = s.fresh or s.expires - now < TTL / 2
@@ -290,21 +336,21 @@ local function write(s, batch, writer, value, set)
       redis.call('HSET', META, 'v', LAYOUT) -- refused when Redis is full, unlike the DEL
       redis.call('DEL', META, ACTIVE, QUEUE, ITEMS, CURSORS)
     end
-    for _, pair in ipairs({ 'v', LAYOUT, 'created', s.created, 'trimmed', s.trimmed, 'srv', SRV }) do
+    for _, pair in ipairs({ 'v', LAYOUT, 'created', text(ms), 'trimmed', s.trimmed, 'srv', SRV }) do
       set[#set + 1] = pair
+    end
+    if prev ~= ZERO then
+      set[#set + 1] = 'base'
+      set[#set + 1] = prev
     end
     if s.expired then
       set[#set + 1] = 'expired'
       set[#set + 1] = s.expired
     end
-  elseif SRV ~= '' and s.srv ~= SRV then
-    -- Another server than the one that wrote last: what was written there after this tail, if
-    -- anything, is a branch that readers must leave.
-    local forks = {}
-    for fork in string.gmatch(redis.call('HGET', META, 'forks') or '', '%S+') do forks[#forks + 1] = fork end
-    forks[#forks + 1] = prev .. '@' .. text(now)
+  elseif is_moved(s) then
+    -- What was written on the other server after this tail, if anything, is a branch that readers must leave.
     set[#set + 1] = 'forks'
-    set[#set + 1] = table.concat(forks, ' ', math.max(1, #forks - 15))
+    set[#set + 1] = one_more_fork(s)
     set[#set + 1] = 'srv'
     set[#set + 1] = SRV
     s.srv = SRV

@@ -1,12 +1,13 @@
--- Marks the first of every free route as starting.
+-- Marks the first of every free route as starting, also when Redis is full: a mark takes no room.
 --
--- ARGV: 5 instance, 6 how long the marks hold, in ms.
+-- ARGV: 6 instance, 7 how long the marks hold, in ms.
 -- Answers the ms until the first mark of another ends ('' none), then per run that the instance is to
 -- start: run, route, key, client, item.
 
-local owner, hold_ms = ARGV[5], tonumber(ARGV[6])
+local owner, hold_ms = ARGV[6], tonumber(ARGV[7])
 if not load('v') or redis.call('LLEN', QUEUE) == 0 then return { '' } end
 
+even_when_full()
 local queue = read_queue()
 -- What lies beside the list may have been evicted: then there is nothing left to start.
 for _, q in ipairs(queue) do

@@ -1,14 +1,15 @@
 -- Fences a run's owner and writes the run's terminal. A run that was never opened is marked, so
 -- that it never can be.
 --
--- ARGV: 5 run, 6 nonce, 7 details (a JSON object), 8 largest push in bytes.
+-- ARGV: 6 run, 7 nonce, 8 details (a JSON object), 9 largest push in bytes.
 -- Answers: stored first last prev published state details | ended offset state | terminal offset state |
 -- queued | never | erased | expired
 
-local id, nonce, details = ARGV[5], ARGV[6], ARGV[7]
+local id, nonce, details = ARGV[6], ARGV[7], ARGV[8]
 local field = 'run:' .. id
 
 local function never()
+  even_when_full()
   redis.call('HSET', META, 'v', LAYOUT, field, format_run({ state = 'never', counter = '1', nonce = nonce, n = 0,
     owner = '-', started = ZERO, last = ZERO, ended = '-', cancel = '0', parent = NONE, route = '%', key = NONE,
     by = '' }))
@@ -24,7 +25,6 @@ if not s then
   elseif tomb and now >= tomb.expires then
     -- Its owner may still try to open it: that would begin a new session with a ghost.
     if expired_meta then
-      redis.call('HSET', META, 'v', LAYOUT)
       redis.call('DEL', META, ACTIVE, QUEUE, ITEMS, CURSORS)
     end
     never()
@@ -50,15 +50,16 @@ if run.state ~= 'active' then
   return { 'terminal', run.ended, run.state }
 end
 
+even_when_full()
 local state = run.cancel == '1' and 'cancelled' or 'interrupted'
 -- Takeover::whole_details in Rust.
-local took = math.max(0, math.max(now, (halves(s.last))) - (halves(run.started)))
+local took = math.max(0, stamp(s) - (halves(run.started)))
 local by = run.cancel == '1' and run.by ~= '' and '"by":' .. run.by .. ',' or ''
 local rest = details == '{}' and '}' or ',' .. string.sub(details, 2)
 details = '{' .. by .. '"duration_ms":' .. text(took) .. rest
 local fields = { 'kind', 'run', 'run', id, 'event', state, 'data', details }
 local base, lens = #ARGV + 1, {}
-local limit = tonumber(ARGV[8])
+local limit = tonumber(ARGV[9])
 for i, value in ipairs(fields) do
   ARGV[base + i - 1] = value
   lens[i] = #value

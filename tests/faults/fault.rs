@@ -1,0 +1,210 @@
+//! The faults: what is done to which deployment, step by step. Data; `scene` does it.
+
+use std::time::Duration;
+
+use crate::deployed::Deployment;
+use crate::deployed::Deployment::{Cluster, Network, Sentinel, Single};
+
+/// One row of the table.
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    /// In words, for whoever reads the table.
+    pub(crate) what: &'static str,
+    pub(crate) deployment: Deployment,
+    /// How much the clocks of primaries are ahead of those of their replicas.
+    pub(crate) clock_ahead: Duration,
+    pub(crate) steps: &'static [Step],
+    /// Whether it is over within seconds, so that it may be played with the other tests.
+    pub(crate) quick: bool,
+}
+
+/// What is done, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    /// Lets time pass, in milliseconds.
+    Wait(u64),
+    /// Streams of the kind that ends in the fault end now.
+    Ends,
+    /// `kill -9` of the primary of the first session.
+    Kill,
+    /// Starts again what was killed, with its data.
+    Restart,
+    /// SIGSTOP of the primary of the first session.
+    Freeze,
+    /// SIGCONT.
+    Thaw,
+    /// The network between sidecars and Redis closes and refuses connections.
+    Cut,
+    /// The network swallows everything.
+    Hole,
+    /// The network is whole.
+    Heal,
+    /// The network delays everything, in milliseconds each way.
+    Delay(u64),
+    /// An administrator's command at every server that is a primary.
+    Command(&'static [&'static str]),
+    /// The same so often, a second apart.
+    EverySecond(u32, &'static [&'static str]),
+    /// `maxmemory` below what is in use.
+    Fill,
+    /// `kill -9` of the second sidecar.
+    KillSidecar,
+    /// A Sentinel, or the replica of the first session's slot, is told to fail over; all agree afterwards.
+    FailOver,
+    /// Waits until the servers have promoted somebody by themselves.
+    Promoted,
+    /// From now on replicas of the first session's primary get nothing.
+    Withhold,
+    /// The slots of half of the sessions move to another primary.
+    MoveSlots,
+    /// `kill -9` of the replica of the first session's primary.
+    KillReplica,
+    /// Waits until the deployment is whole.
+    Settle,
+}
+
+use Step::*;
+
+const STILL: Duration = Duration::ZERO;
+const SECONDS: u64 = 1_000;
+
+/// Every fault that is played.
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault {
+        quick: true,
+        ..single("none", "Nothing fails: what the rest is compared with.", &[Wait(2 * SECONDS), Ends])
+    },
+    Fault {
+        quick: true,
+        ..single(
+            "redis-killed",
+            "`kill -9` of Redis; started again after 5 s with its data (`appendonly yes`).",
+            &[Kill, Wait(SECONDS), Ends, Wait(4 * SECONDS), Restart],
+        )
+    },
+    single("redis-frozen", "SIGSTOP of Redis for 10 s.", &[Freeze, Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Thaw]),
+    network(
+        "network-cut-1s",
+        "The connections between sidecars and Redis are closed and refused for 1 s.",
+        &[Cut, Wait(500), Ends, Wait(500), Heal],
+    ),
+    network("network-cut-30s", "The same for 30 s.", &[Cut, Wait(2 * SECONDS), Ends, Wait(28 * SECONDS), Heal]),
+    network(
+        "network-hole-10s",
+        "The network between sidecars and Redis swallows everything for 10 s; nothing is refused.",
+        &[Hole, Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Heal],
+    ),
+    network(
+        "network-slow",
+        "50 ms each way between sidecars and Redis for 10 s.",
+        &[Delay(50), Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Delay(0)],
+    ),
+    single(
+        "pubsub-killed",
+        "`CLIENT KILL TYPE pubsub` every second, 10 times.",
+        &[
+            EverySecond(5, &["CLIENT", "KILL", "TYPE", "pubsub"]),
+            Ends,
+            EverySecond(5, &["CLIENT", "KILL", "TYPE", "pubsub"]),
+        ],
+    ),
+    single(
+        "scripts-flushed",
+        "`SCRIPT FLUSH` every second, 10 times.",
+        &[EverySecond(5, &["SCRIPT", "FLUSH"]), Ends, EverySecond(5, &["SCRIPT", "FLUSH"])],
+    ),
+    Fault {
+        quick: true,
+        ..single(
+            "flushed",
+            "`FLUSHALL`: everything is gone.",
+            &[Command(&["FLUSHALL"]), Wait(2 * SECONDS), Ends, Wait(3 * SECONDS)],
+        )
+    },
+    single(
+        "memory-full",
+        "`maxmemory` below what is in use for 10 s (`noeviction`).",
+        &[Fill, Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Command(&["CONFIG", "SET", "maxmemory", "0"])],
+    ),
+    single(
+        "access-revoked",
+        "The sidecars' user may do nothing for 10 s, and its connections are closed.",
+        &[
+            Command(&["ACL", "SETUSER", "side", "off"]),
+            Command(&["CLIENT", "KILL", "USER", "side"]),
+            Wait(2 * SECONDS),
+            Ends,
+            Wait(8 * SECONDS),
+            Command(&["ACL", "SETUSER", "side", "on"]),
+        ],
+    ),
+    Fault {
+        quick: true,
+        ..single(
+            "sidecar-killed",
+            "`kill -9` of one sidecar: its runs are interrupted, its subscribers go to the other.",
+            &[Ends, KillSidecar, Wait(6 * SECONDS)],
+        )
+    },
+    sentinel("sentinel-failover", "`SENTINEL FAILOVER`.", &[FailOver, Ends, Wait(2 * SECONDS), Settle]),
+    sentinel(
+        "sentinel-primary-killed",
+        "`kill -9` of the primary; the Sentinels promote a replica; the old one comes back as a replica.",
+        &[Kill, Wait(SECONDS), Ends, Promoted, Restart, Settle],
+    ),
+    sentinel(
+        "sentinel-primary-frozen",
+        "SIGSTOP of the primary until the Sentinels have promoted a replica and 3 s longer.",
+        &[Freeze, Wait(SECONDS), Ends, Promoted, Wait(3 * SECONDS), Thaw, Settle],
+    ),
+    sentinel(
+        "sentinel-tail-lost",
+        "The primary is killed 2 s after its replicas got their last byte: what is promoted lacks 2 s.",
+        &[Withhold, Wait(SECONDS), Ends, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+    ),
+    Fault {
+        clock_ahead: Duration::from_secs(10),
+        ..sentinel(
+            "sentinel-tail-lost-clock-behind",
+            "The same, and the clock of what is promoted is 10 s behind.",
+            &[Withhold, Wait(SECONDS), Ends, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+        )
+    },
+    cluster("cluster-failover", "`CLUSTER FAILOVER` at a replica.", &[FailOver, Ends, Wait(2 * SECONDS), Settle]),
+    cluster(
+        "cluster-primary-killed",
+        "`kill -9` of a primary; its replica is promoted; the old one comes back as a replica.",
+        &[Kill, Wait(SECONDS), Ends, Promoted, Restart, Settle],
+    ),
+    cluster(
+        "cluster-tail-lost",
+        "A primary is killed 2 s after its replica got its last byte.",
+        &[Withhold, Wait(SECONDS), Ends, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+    ),
+    cluster(
+        "cluster-slots-moved",
+        "The slots of half of the sessions move to other primaries, one after the other.",
+        &[MoveSlots, Ends, Settle],
+    ),
+    cluster(
+        "cluster-replica-killed",
+        "`kill -9` of a replica, for 5 s.",
+        &[KillReplica, Wait(2 * SECONDS), Ends, Wait(3 * SECONDS), Restart, Settle],
+    ),
+];
+
+const fn single(name: &'static str, what: &'static str, steps: &'static [Step]) -> Fault {
+    Fault { name, what, deployment: Single, clock_ahead: STILL, steps, quick: false }
+}
+
+const fn network(name: &'static str, what: &'static str, steps: &'static [Step]) -> Fault {
+    Fault { deployment: Network, ..single(name, what, steps) }
+}
+
+const fn sentinel(name: &'static str, what: &'static str, steps: &'static [Step]) -> Fault {
+    Fault { deployment: Sentinel, ..single(name, what, steps) }
+}
+
+const fn cluster(name: &'static str, what: &'static str, steps: &'static [Step]) -> Fault {
+    Fault { deployment: Cluster, ..single(name, what, steps) }
+}

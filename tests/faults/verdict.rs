@@ -1,0 +1,173 @@
+//! Whether what was promised was kept: agents, callers, subscribers and the log are held against each
+//! other.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::agents;
+use crate::caller::{Begun, Got};
+use crate::deployed::Stored;
+use crate::fault::Fault;
+use crate::row::Row;
+use crate::scene::Scene;
+use crate::subscriber::{Entry, Subscriber, content};
+use crate::support::within;
+
+/// Within which time the runs of a sidecar that died have ended (product promise 3).
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How much later a busy machine may see it.
+const SEEN_LATER: Duration = Duration::from_secs(1);
+
+/// The terminals of a run in a log.
+pub(crate) fn terminals<'a, 'b>(log: &'a [Stored], run: &'b str) -> impl Iterator<Item = &'a str> + use<'a, 'b> {
+    of_run(log, run)
+        .filter(|fields| field(fields, "kind") == Some("run"))
+        .filter_map(|fields| field(fields, "event"))
+        .filter(|state| matches!(*state, "completed" | "failed" | "cancelled" | "interrupted"))
+}
+
+/// Holds everything against everything.
+pub(crate) async fn of(fault: &Fault, scene: &Scene, begun: Vec<Begun>, logs: &HashMap<String, Vec<Stored>>) -> Row {
+    let mut row = Row { name: fault.name, ..Row::default() };
+    for log in logs.values() {
+        contiguous(&mut row, log);
+    }
+    for subscriber in &scene.subscribers {
+        seen(&mut row, subscriber, &logs[&subscriber.session]);
+    }
+    for mut run in begun {
+        let log = &logs[&run.session];
+        let dead = scene.sidecar_killed.is_some() && run.sidecar == 1;
+        let ended = told(&mut row, scene, &run, log, dead);
+        if dead && ended == Some("interrupted") {
+            after_its_owner(&mut row, scene, &run);
+        }
+        if let Some(caller) = run.caller.take()
+            && !dead
+        {
+            let got = within("the end of a caller", caller).await.unwrap();
+            let clean = ended == Some("completed");
+            let whole = Got { events: scene.agents.said(&run.path), exact: true, clean };
+            if got != whole {
+                row.breach(|| format!("the caller of {} got {got:?}, not {whole:?}", run.path));
+            }
+        }
+    }
+    row
+}
+
+fn contiguous(row: &mut Row, log: &[Stored]) {
+    for (before, after) in log.iter().zip(log.iter().skip(1)) {
+        if after.0.seq != before.0.seq + 1 || after.0.ms < before.0.ms {
+            row.breach(|| format!("in the log {} follows {}", after.0, before.0));
+        }
+    }
+}
+
+/// A subscriber's view is the log.
+fn seen(row: &mut Row, subscriber: &Subscriber, log: &[Stored]) {
+    let ledger = subscriber.ledger();
+    row.delivered += ledger.delivered;
+    row.duplicated += ledger.duplicated;
+    row.lost += ledger.missed;
+    row.gaps += ledger.gaps.values().sum::<u64>();
+    row.stall = row.stall.max(ledger.stall);
+    for breach in &ledger.wrong {
+        row.breach(|| format!("{}: {breach}", subscriber.session));
+    }
+    let entries: Vec<Entry> = log.iter().map(entry).collect();
+    if ledger.view != entries {
+        let differs = ledger.view.iter().zip(&entries).position(|(seen, stored)| seen != stored);
+        row.breach(|| {
+            let (seen, stored) = (ledger.view.len(), entries.len());
+            let at = differs.unwrap_or(seen.min(stored));
+            let (saw, has) = (ledger.view.get(at), entries.get(at));
+            format!(
+                "{}: saw {seen} of {stored} entries, at {}; first at {at}: {saw:?}, not {has:?}",
+                subscriber.session, ledger.at
+            )
+        });
+    }
+}
+
+/// What everybody must see of it.
+pub(crate) fn entry((offset, fields): &Stored) -> Entry {
+    let kind = field(fields, "kind").unwrap_or("event");
+    let data = field(fields, "data").filter(|_| kind == "event");
+    Entry { offset: *offset, content: content(kind, field(fields, "run"), field(fields, "event"), data) }
+}
+
+/// A run's events are what its agent said, once each; it has one terminal, which is returned.
+fn told<'a>(row: &mut Row, scene: &Scene, run: &Begun, log: &'a [Stored], dead: bool) -> Option<&'a str> {
+    let (mut next, mut twice, mut named) = (1, 0, 0);
+    for fields in of_run(log, &run.run) {
+        match field(fields, "kind") {
+            None => {
+                row.written += 1;
+                let value: Value = serde_json::from_str(field(fields, "data").unwrap()).unwrap();
+                let n = value["n"].as_u64().unwrap();
+                if field(fields, "data") != Some(&agents::data(&run.path, n)) {
+                    row.breach(|| format!("{} did not say {value}", run.path));
+                }
+                if n < next {
+                    twice += 1;
+                    continue;
+                }
+                row.lost += n - next;
+                next = n + 1;
+            }
+            Some("status") => {
+                let lost: Value = serde_json::from_str(field(fields, "data").unwrap()).unwrap();
+                if lost["code"] != "lost" {
+                    continue;
+                }
+                named += lost["to_n"].as_u64().unwrap() + 1 - lost["from_n"].as_u64().unwrap();
+            }
+            Some(_) => {}
+        }
+    }
+    row.duplicated += twice;
+    row.named += named;
+    row.lost -= named.min(row.lost);
+    let all: Vec<&str> = terminals(log, &run.run).collect();
+    let said = scene.agents.said(&run.path);
+    match all[..] {
+        ["interrupted"] if dead => row.interrupted += 1,
+        // What its owner had read and not stored died with it; all others have all of it.
+        ["completed"] => {
+            if next <= said {
+                row.lost += said + 1 - next;
+                row.breach(|| format!("{} lacks {} of {said}", run.path, said + 1 - next));
+            }
+        }
+        _ => row.breach(|| format!("{} in {} ended as {all:?}", run.path, run.session)),
+    }
+    all.first().copied()
+}
+
+/// Somebody saw in time that the run of a dead sidecar has ended.
+fn after_its_owner(row: &mut Row, scene: &Scene, run: &Begun) {
+    let killed = scene.sidecar_killed.unwrap();
+    let readers = scene.subscribers.iter().filter(|subscriber| subscriber.session == run.session);
+    let seen = readers.filter_map(|subscriber| subscriber.ledger().terminals.get(&run.run).copied()).min();
+    match seen.map(|seen| seen - killed) {
+        Some(after) => {
+            row.ended_after = row.ended_after.max(Some(after));
+            if after > ENDED_WITHIN + SEEN_LATER {
+                row.breach(|| format!("{} ended {after:?} after its owner", run.path));
+            }
+        }
+        None => row.breach(|| format!("nobody saw the end of {}", run.path)),
+    }
+}
+
+fn of_run<'a, 'b>(log: &'a [Stored], run: &'b str) -> impl Iterator<Item = &'a HashMap<String, String>> + use<'a, 'b> {
+    log.iter().map(|(_, fields)| fields).filter(move |fields| field(fields, "run") == Some(run))
+}
+
+fn field<'a>(fields: &'a HashMap<String, String>, name: &str) -> Option<&'a str> {
+    fields.get(name).map(String::as_str)
+}

@@ -1,0 +1,46 @@
+//! The contract on a cluster. All cases share one, and run side by side: six servers a case would be too many.
+
+use futures_util::StreamExt;
+
+use crate::redis_cluster::RedisCluster;
+use crate::stores::{CLUSTER, Case};
+
+/// Cases at a time.
+const AT_ONCE: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_holds_on_a_cluster() {
+    let cluster = RedisCluster::start().await;
+    CLUSTER.set(cluster.url()).unwrap();
+    let cases: Vec<Case> = [
+        crate::appending::on_a_cluster(),
+        crate::cancelling::on_a_cluster(),
+        crate::claims::on_a_cluster(),
+        crate::commanding::on_a_cluster(),
+        crate::ending::on_a_cluster(),
+        crate::following::on_a_cluster(),
+        crate::interleavings::on_a_cluster(),
+        crate::leases::on_a_cluster(),
+        crate::locating::on_a_cluster(),
+        crate::opening::on_a_cluster(),
+        crate::producers::on_a_cluster(),
+        crate::queueing::on_a_cluster(),
+        crate::reading::on_a_cluster(),
+        crate::recordings::on_a_cluster(),
+        crate::retention::on_a_cluster(),
+        crate::sharing::on_a_cluster(),
+        crate::subjects::on_a_cluster(),
+        crate::vanishing::on_a_cluster(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let all = cases.len();
+    let outcomes = futures_util::stream::iter(cases).map(async |(name, case)| {
+        let outcome = tokio::task::spawn_local(case).await;
+        (name, outcome.err())
+    });
+    let outcomes = outcomes.buffer_unordered(AT_ONCE).filter_map(async |(name, error)| Some((name, error?)));
+    let failed: Vec<_> = tokio::task::LocalSet::new().run_until(outcomes.collect()).await;
+    assert!(failed.is_empty(), "{} of {all} cases fail on a cluster: {failed:#?}", failed.len());
+}
