@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -14,13 +15,13 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::auth::Principal;
 use crate::cli::Exit;
-use crate::config::{Config, StoreUrl};
+use crate::config::{self, Config, Secret, Store, StoreUrl};
 use crate::control::Control;
 use crate::gateway::{Gateway, Settings, Writers};
 use crate::hub::{Hub, HubLimits};
 use crate::intercept::Interceptor;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
-use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
+use crate::log::redis::{Ack, ClientCertificate, Password, RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::Passthrough;
 use crate::run::{Runs, RunsSettings, StartQueued, keep_lease};
@@ -104,15 +105,32 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
         |location| EmbeddedOptions { retention, total_bytes: store.total_bytes, ..EmbeddedOptions::new(location) };
     Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
-            let mut options = RedisOptions::new(url.text());
-            options.key_prefix.clone_from(&store.key_prefix);
-            options.retention = retention;
-            options.ca_file.clone_from(&store.ca_file);
-            RedisLog::connect(options).await?
+            RedisLog::connect(RedisOptions { retention, ..redis_options(store, url.text()) }).await?
         }
         StoreUrl::File(dir) => EmbeddedLog::open(embedded(Location::Dir(dir))).await?,
         StoreUrl::Memory => EmbeddedLog::open(embedded(Location::Memory)).await?,
     })
+}
+
+fn redis_options(store: &Store, url: &str) -> RedisOptions {
+    let password = |secret: &Secret| match secret {
+        Secret::Variable { value, .. } => Password::Text(value.clone()),
+        Secret::File(path) => Password::File(path.clone()),
+    };
+    let certificate = store.cert_file.clone().zip(store.key_file.clone());
+    RedisOptions {
+        password: store.password.as_ref().map(password),
+        sentinel_username: store.sentinel_username.clone(),
+        sentinel_password: store.sentinel_password.as_ref().map(password),
+        key_prefix: store.key_prefix.clone(),
+        ca_file: store.ca_file.clone(),
+        client_certificate: certificate.map(|(cert_file, key_file)| ClientCertificate { cert_file, key_file }),
+        ack: match store.ack {
+            config::Ack::Memory => Ack::Memory,
+            config::Ack::Replicated => Ack::Replicated,
+        },
+        ..RedisOptions::new(url)
+    }
 }
 
 /// Serves until the shutdown has run its course.
@@ -160,6 +178,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
         run_deadline: config.shutdown.run_deadline,
+        had_store: AtomicBool::new(false),
     });
 
     for (what, listener) in [("data", &listeners.data), ("health", &listeners.health), ("admin", &listeners.admin)] {

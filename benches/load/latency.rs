@@ -67,7 +67,7 @@ struct Seen {
 }
 
 /// One reader's stream, read to its end.
-struct Heard {
+pub(crate) struct Heard {
     websocket: bool,
     tally: Tally,
 }
@@ -177,7 +177,7 @@ async fn load(
 }
 
 /// Starts run `i` and those who read it.
-async fn start(
+pub(crate) async fn start(
     address: SocketAddr,
     audience: Option<Audience>,
     i: usize,

@@ -12,6 +12,7 @@ mod latency;
 mod machine;
 mod memory;
 mod process;
+mod redis;
 mod replay;
 mod report;
 mod scene;
@@ -48,16 +49,16 @@ pub(crate) struct Args {
     /// Which stores.
     #[arg(long, value_delimiter = ',', default_value = "embedded,redis")]
     stores: Vec<Store>,
-    /// latency: how many runs at once.
+    /// latency, redis: how many runs at once.
     #[arg(long, default_value_t = 200)]
     runs: usize,
-    /// latency: events per second and run.
+    /// latency, redis: events per second and run.
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
     /// latency: events that the backend writes at a time.
     #[arg(long, default_value_t = 1)]
     burst: u64,
-    /// latency: how long each phase is measured, seconds.
+    /// latency, redis: how long each phase is measured, seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
     /// latency, cancel, takeover: how often all phases are gone through; what they measure is put together.
@@ -72,7 +73,7 @@ pub(crate) struct Args {
     /// memory: how many idle WebSockets.
     #[arg(long, default_value_t = 5_000)]
     sockets: usize,
-    /// replay: events of a session.
+    /// replay, redis: events of a session.
     #[arg(long, default_value_t = 10_000)]
     events: u64,
     /// replay: how many clients at once.
@@ -108,6 +109,8 @@ enum Experiment {
     Cancel,
     /// How long until everybody knows that the owner of their runs was killed.
     Takeover,
+    /// What a Redis server does and holds for events and sessions.
+    Redis,
     /// All of them.
     All,
     /// The backend process (started by the others).
@@ -135,7 +138,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(bench: Bench, machine: &Value) -> anyhow::Result<()> {
-    let all = [Experiment::Latency, Experiment::Memory, Experiment::Replay, Experiment::Cancel, Experiment::Takeover];
+    let all = [
+        Experiment::Latency,
+        Experiment::Memory,
+        Experiment::Replay,
+        Experiment::Cancel,
+        Experiment::Takeover,
+        Experiment::Redis,
+    ];
     let wanted = |experiment| [experiment, Experiment::All].contains(&bench.args.experiment);
     for experiment in all.into_iter().filter(|experiment| wanted(*experiment)) {
         let report: Report = match experiment {
@@ -143,6 +153,7 @@ async fn measure(bench: Bench, machine: &Value) -> anyhow::Result<()> {
             Experiment::Memory => memory::measure(&bench).await?,
             Experiment::Cancel => cancel::measure(&bench).await?,
             Experiment::Takeover => takeover::measure(&bench).await?,
+            Experiment::Redis => redis::measure(&bench).await?,
             _ => replay::measure(&bench).await?,
         };
         println!("\n{}", report.markdown(machine));

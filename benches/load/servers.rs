@@ -44,6 +44,8 @@ pub(crate) struct Sidecar {
     pub(crate) redis: Option<Process>,
     pub(crate) address: SocketAddr,
     pub(crate) backend: Backend,
+    /// The store's URL.
+    pub(crate) store: String,
     _folder: TempDir,
 }
 
@@ -103,7 +105,7 @@ impl Sidecar {
         let (folder, backend) = (folder()?, Backend::start(bench.cores).await?);
         let (redis, url) = open(store, bench.cores, folder.path()).await?;
         let Instance { process, address } = Instance::start(bench, backend.address, &url, folder.path()).await?;
-        Ok(Sidecar { process, redis, address, backend, _folder: folder })
+        Ok(Sidecar { process, redis, address, backend, store: url, _folder: folder })
     }
 
     /// What all have used so far.

@@ -390,7 +390,9 @@ mod tests {
         assert!(matches!(publish(&publisher).await, Err(NotPublished::Unavailable(_))));
     }
     /// A log that counts, and that the test can make forget.
-    fn forgetful() -> (Arc<Publisher>, Arc<Mutex<Vec<(Offset, Record)>>>) {
+    type Stored = Arc<Mutex<Vec<(Offset, Record)>>>;
+
+    fn forgetful() -> (Arc<Publisher>, Stored) {
         let (log, entries) = (Scripted::default(), Arc::<Mutex<Vec<(Offset, Record)>>>::default());
         let (kept, written, clock) = (entries.clone(), Mutex::new(HashMap::new()), AtomicU64::new(0));
         log.append.answers(move |append| {

@@ -12,6 +12,7 @@ mod agents;
 mod caller;
 mod deployed;
 mod deployments;
+mod evicting;
 mod fault;
 mod recovering;
 mod row;

@@ -146,6 +146,34 @@ async fn a_session_that_was_lost_whole_begins_after_all_that_it_was() {
 }
 
 #[tokio::test]
+async fn whoever_knew_more_than_the_first_to_come_back_is_given_no_offset_again_either() {
+    let mut server = RedisServer::start();
+    let (log, other) = (connect(server.url()).await, connect(server.url()).await);
+    let (mut ann, mut bob) = (Owner::new("s", "ann"), Owner::new("s", "bob"));
+    ann.open(&*log).await;
+    bob.open(&*other).await;
+    save(&server).await;
+    ahead(&server, &ann.session).await;
+    let (_, lost_one) = bob.says(&*other, &["bob 1", "bob 2", "bob 3"]).await;
+    crash(&mut server, &log, &ann.session).await;
+    insist(async || other.bounds(&ann.session).await).await;
+
+    // Ann's instance has heard nothing of the lost hour: it comes back to the present.
+    let (first, _) = ann.says(&*log, &["ann 1", "ann 2"]).await;
+    assert!(first.ms + HOUR / 2 < lost_one.ms, "the test is about an instance that does not know");
+    sends_again(&other, &mut bob, &["bob 1", "bob 2", "bob 3"]).await;
+
+    let all = read_after(&*log, &ann.session, Offset::ZERO).await;
+    assert_contiguous(Offset::ZERO, &all);
+    assert_eq!(data(&all), ["ann 1", "ann 2", "bob 1", "bob 2", "bob 3"]);
+    assert!(all[4].offset.ms > lost_one.ms, "{} may have been given before", all[4].offset);
+    let to = gap(&*log, &ann.session, lost_one).await.to;
+    assert_eq!(to, all[1].offset, "the fork that ann recorded counts for what bob knew");
+    let keyspace: Vec<String> = ask(&server, &["KEYS", "*:meta"]).await;
+    assert_eq!(keyspace.len(), 1);
+}
+
+#[tokio::test]
 async fn a_terminal_that_was_lost_is_sent_again_and_is_there_once() {
     let mut server = RedisServer::start();
     let log = connect(server.url()).await;

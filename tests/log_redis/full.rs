@@ -10,8 +10,10 @@ use sidestream::session::*;
 use crate::actors::*;
 use crate::redis_server::{RedisServer, RedisServerOptions};
 
-fn server() -> RedisServer {
-    RedisServerOptions::default().directive("maxmemory-policy noeviction").start()
+/// The versions judge a script's memory differently, so both are asked.
+fn servers() -> [RedisServer; 2] {
+    let options = || RedisServerOptions::default().directive("maxmemory-policy noeviction");
+    [options().start(), options().version_6_2().start()]
 }
 
 async fn limit(server: &RedisServer, bytes: u64) {
@@ -85,12 +87,17 @@ async fn opened(log: &RedisLog, session: &str, run: &str) -> Owner {
 
 #[tokio::test]
 async fn what_begins_is_refused_and_leaves_no_trace() {
-    let server = server();
+    for server in servers() {
+        what_begins_is_refused_and_leaves_no_trace_of(&server).await;
+    }
+}
+
+async fn what_begins_is_refused_and_leaves_no_trace_of(server: &RedisServer) {
     let log = connect(server.url()).await;
     let owner = opened(&log, "s", "r").await;
     log.renew(&instance("inst-1"), Duration::from_secs(60)).await.unwrap();
-    limit(&server, 1).await;
-    let before = everything(&server).await;
+    limit(server, 1).await;
+    let before = everything(server).await;
 
     let (session, next) = (&owner.session, Owner::new("s", "next"));
     let events: Vec<Record> = owner.append(&["x".repeat(65_000), "y".repeat(1000)]).records;
@@ -121,12 +128,17 @@ async fn what_begins_is_refused_and_leaves_no_trace() {
         let refused = refused.unwrap_or_else(|| panic!("{what} was taken"));
         assert!(refused.detail.contains("OOM"), "{what}: {refused}");
     }
-    assert_eq!(everything(&server).await, before);
+    assert_eq!(everything(server).await, before);
 }
 
 #[tokio::test]
 async fn what_ends_goes_through() {
-    let server = server();
+    for server in servers() {
+        what_ends_goes_through_of(&server).await;
+    }
+}
+
+async fn what_ends_goes_through_of(server: &RedisServer) {
     let log = connect(server.url()).await;
     let lease = Duration::from_secs(60);
     let (me, other, gone) = (instance("me"), instance("other"), instance("gone"));
@@ -148,7 +160,7 @@ async fn what_ends_goes_through() {
     }
     log.claim("key", "calling".into()).await.unwrap();
     assert!(log.enlist(&gone, &taken.session, &taken.run).await.unwrap());
-    limit(&server, 1).await;
+    limit(server, 1).await;
     log.append(ends.append(&["full"])).await.expect_err("the server is full");
 
     // An owner's terminal, alone or right behind its last events.
@@ -186,7 +198,7 @@ async fn what_ends_goes_through() {
     assert!(log.is_dead(&other).await.unwrap());
 
     for session in ["ends", "said", "taken", "queue", "cancelled"] {
-        assert_agrees(&server, session).await;
+        assert_agrees(server, session).await;
     }
     assert_eq!(data(&read_after(&*log, &said.session, Offset::ZERO).await), ["the", "last", "words"]);
     log.append(cancelled.append(&["full"])).await.expect_err("all of this has not lifted the limit");
@@ -194,7 +206,12 @@ async fn what_ends_goes_through() {
 
 #[tokio::test]
 async fn meta_that_was_evicted_is_rebuilt_so_that_its_log_is_read_and_its_run_ends() {
-    let server = server();
+    for server in servers() {
+        meta_that_was_evicted_is_rebuilt_so_that_its_log_is_read_and_its_run_ends_of(&server).await;
+    }
+}
+
+async fn meta_that_was_evicted_is_rebuilt_so_that_its_log_is_read_and_its_run_ends_of(server: &RedisServer) {
     let log = connect(server.url()).await;
     let owner = opened(&log, "s", "r").await;
     let read = opened(&log, "read", "r2").await;
@@ -203,26 +220,31 @@ async fn meta_that_was_evicted_is_rebuilt_so_that_its_log_is_read_and_its_run_en
         let meta = format!("ss:{{default:{session}}}:meta");
         let _: () = ::redis::cmd("DEL").arg(meta).query_async(&mut client).await.unwrap();
     }
-    limit(&server, 1).await;
+    limit(server, 1).await;
     assert_eq!(read_after(&*log, &read.session, Offset::ZERO).await.len(), 1);
     assert!(matches!(log.takeover(takeover(&owner)).await.unwrap(), TakenOver::Ended { .. }));
-    assert_agrees(&server, "s").await;
+    assert_agrees(server, "s").await;
 }
 
 #[tokio::test]
 async fn an_append_during_which_the_memory_ends_is_whole() {
-    let server = server();
+    for server in servers() {
+        an_append_during_which_the_memory_ends_is_whole_of(&server).await;
+    }
+}
+
+async fn an_append_during_which_the_memory_ends_is_whole_of(server: &RedisServer) {
     let log = connect(server.url()).await;
     let mut owner = opened(&log, "s", "r").await;
     let texts = vec!["x".repeat(2000); 200];
     owner.says(&*log, &texts).await; // so that what it costs is known to the server
-    limit(&server, used(&server).await + 500_000).await;
+    limit(server, used(server).await + 500_000).await;
     // Several of these cross the limit in their middle, unless one of them is refused.
     let refused = loop {
         match log.append(owner.append(&texts)).await {
             Ok(Appended::Stored { last, .. }) => {
                 (owner.n, owner.tail) = (owner.n + texts.len() as u64, last);
-                assert_agrees(&server, "s").await;
+                assert_agrees(server, "s").await;
             }
             Ok(other) => panic!("{other:?}"),
             Err(refused) => break refused,
@@ -230,9 +252,9 @@ async fn an_append_during_which_the_memory_ends_is_whole() {
     };
     assert!(refused.detail.contains("OOM"), "{refused}");
     assert!(owner.n > 1 + 200, "none was taken");
-    let over = used(&server).await;
-    assert_agrees(&server, "s").await;
-    limit(&server, 2 * over).await;
+    let over = used(server).await;
+    assert_agrees(server, "s").await;
+    limit(server, 2 * over).await;
     owner.says(&*log, &["there is room again"]).await;
     assert_contiguous(Offset::ZERO, &read_after(&*log, &owner.session, Offset::ZERO).await);
 }

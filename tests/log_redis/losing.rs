@@ -168,6 +168,42 @@ async fn meta_that_was_evicted_is_rebuilt_from_the_log() {
 }
 
 #[tokio::test]
+async fn what_a_session_that_has_expired_left_behind_is_not_taken_for_a_log_without_meta() {
+    let server = RedisServer::start();
+    let log = connect(server.url()).await;
+    let mut client = server.client().await;
+    for meta_is_there in [true, false] {
+        // In the millisecond in which it expires its log is still there. That lasts, here.
+        let mut owner = Owner::new("s", if meta_is_there { "r1" } else { "r2" });
+        owner.open(&*log).await;
+        let (_, tail) = owner.says(&*log, &["old"]).await;
+        let (seconds, _): (u64, u64) = ::redis::cmd("TIME").query_async(&mut client).await.unwrap();
+        let past = (seconds - 1) * 1000;
+        if meta_is_there {
+            let past = ::redis::cmd("HSET").arg(META).arg("expires").arg(past).to_owned();
+            let _: () = past.query_async(&mut client).await.unwrap();
+        } else {
+            delete(&server, &[META]).await;
+        }
+        let tomb = ::redis::cmd("SET").arg("ss:{default:s}:tomb").arg(format!("live {tail} {past} server")).to_owned();
+        let _: () = tomb.query_async(&mut client).await.unwrap();
+
+        assert!(matches!(log.bounds(&owner.session).await.unwrap(), Bounds::Expired { last } if last == tail));
+        assert_eq!(gap(&*log, &owner.session, Offset::ZERO).await.reason, GapReason::Expired);
+        let late = log.append(owner.append(&["late"])).await.unwrap();
+        assert_eq!(late, Appended::Closed(Closed::Expired));
+        let mut next = Owner::new("s", if meta_is_there { "next-1" } else { "next-2" });
+        next.open(&*log).await;
+        next.says(&*log, &["new"]).await;
+        assert_eq!(data(&read_after(&*log, &owner.session, tail).await), ["new"]);
+        let Bounds::Live(bounds) = log.bounds(&owner.session).await.unwrap() else { panic!("not live") };
+        assert_eq!((bounds.entries, bounds.trimmed, bounds.active.len()), (2, tail, 1));
+        log.erase(&owner.session).await.unwrap();
+        delete(&server, &["ss:{default:s}:tomb"]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_was_evicted_whole_goes_on_with_its_offsets() {
     let server = RedisServer::start();
     let log = connect(server.url()).await;

@@ -79,9 +79,11 @@ pub(super) fn known((clock, meta, tomb, length): KnownAnswer) -> Result<Known, U
     }
     let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
     let place = |text: Option<String>| text.map_or(Ok(Offset::ZERO), |text| offset(&text));
-    if let (Some(created_ms), Some(expires_ms)) = (number(created), number(expires))
-        && now_ms < expires_ms
-    {
+    if let (Some(created_ms), Some(expires_ms)) = (number(created), number(expires)) {
+        if now_ms >= expires_ms {
+            // Its log may still be there, for this millisecond.
+            return Ok(Known::Expired(place(last)?));
+        }
         let mut meta = Meta {
             created_ms,
             expires_ms,
@@ -105,11 +107,11 @@ pub(super) fn known((clock, meta, tomb, length): KnownAnswer) -> Result<Known, U
     let mut words = tomb.as_deref().unwrap_or_default().split(' ');
     Ok(match (words.next(), words.next(), words.next()) {
         (Some("erased"), ..) => Known::Erased,
-        _ if length > 0 => Known::Headless,
-        (Some("live"), Some(last), Some(expires)) => {
-            let gone = expires.parse::<u64>().is_ok_and(|expires| now_ms >= expires);
-            if gone { Known::Expired(offset(last)?) } else { Known::Evicted(offset(last)?) }
+        (Some("live"), Some(last), Some(expires)) if expires.parse::<u64>().is_ok_and(|at| now_ms >= at) => {
+            Known::Expired(offset(last)?)
         }
+        _ if length > 0 => Known::Headless,
+        (Some("live"), Some(last), Some(_)) => Known::Evicted(offset(last)?),
         _ => Known::Nothing,
     })
 }

@@ -23,13 +23,13 @@ local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
   local ended = tomb and (tomb.state == 'erased' or now >= tomb.expires)
-  if ended and outlives(seen, tomb.last) and redis.call('EXISTS', LOG) == 0 then
+  if ended and outlives(seen, tomb.last) then
     return { 'rolled_back', ZERO, '0' }
   elseif tomb and tomb.state == 'erased' then
     -- A producer that begins makes the session anew; its offsets go on.
     if role == 'run' or first_n > 1 then return { 'erased' } end
     s = create(tomb.last, nil, field, expired_meta)
-  elseif redis.call('EXISTS', LOG) == 1 then
+  elseif is_headless(expired_meta, tomb) then
     s = rebuild(field)
   elseif tomb and now >= tomb.expires then
     if role == 'run' or first_n > 1 then return { 'expired' } end
@@ -50,6 +50,11 @@ if not s then
   end
 end
 
+local function rolled_back(n)
+  date_forks(s, seen)
+  return { 'rolled_back', s.last, text(n) }
+end
+
 local set = {}
 if role == 'run' then
   local run = s.writer and parse_run(s.writer)
@@ -58,7 +63,7 @@ if role == 'run' then
       run = unknown_run(id, ZERO)
       run.counter, run.nonce, run.n, run.last = generation, nonce, first_n - 1, s.last
     elseif lost(s, seen) then
-      return { 'rolled_back', s.last, '0' }
+      return rolled_back(0)
     else
       return { 'unknown' }
     end
@@ -75,7 +80,7 @@ if role == 'run' then
   if not own then return { 'fenced' } end
   if run.state ~= 'active' then return { 'terminal', run.ended, run.state } end
   -- A store that went back in time lacks entries of this writer, too: say the cause, not the gap.
-  if lost(s, seen) then return { 'rolled_back', s.last, text(run.n) } end
+  if lost(s, seen) then return rolled_back(run.n) end
   if first_n > run.n + 1 and not skips then return { 'gap', text(run.n + 1) } end
   run.n = first_n + count - 1
   if terminal ~= '' then
@@ -112,7 +117,7 @@ end
 batch.skip = math.max(0, n - first_n + 1)
 if batch.skip >= count then return { 'duplicate', own_last, '' } end
 -- First, for the run that the entries belong to may be lost as well, and be opened again.
-if lost(s, seen) then return { 'rolled_back', s.last, text(n) } end
+if lost(s, seen) then return rolled_back(n) end
 if nonce ~= '' then
   local value = not s.fresh and redis.call('HGET', META, 'run:' .. nonce)
   local run = value and parse_run(value)

@@ -39,11 +39,7 @@ local function request(id)
   say(id, 'requested', known.owner)
 end
 
-local s = load('v')
-if not s and redis.call('EXISTS', LOG) == 1 then
-  local tomb = tombstone()
-  if not (tomb and tomb.state == 'erased') then s = rebuild('v') end
-end
+local s = mended('v')
 local queue = s and read_queue() or {}
 
 if target == 'key' or target == 'withdraw' then

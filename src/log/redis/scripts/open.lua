@@ -13,7 +13,7 @@ local field = 'run:' .. id
 local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
-  if redis.call('EXISTS', LOG) == 1 then
+  if is_headless(expired_meta, tomb) then
     s = rebuild(field)
   else
     -- An erased session may be made anew by a run; its offsets go on.
@@ -35,7 +35,7 @@ if remembered('run ' .. id) then return { 'unknown' } end
 local by = key ~= NONE and remembered('key ' .. key)
 
 -- What waited in a life of the session that has expired is gone with it.
-local queue = s.expired_meta and {} or read_queue()
+local queue = (s.expired_meta or s.expired) and {} or read_queue()
 local queued = find_queued(queue, 'run', id)
 if not queued and on_busy == 'waited' then return { 'unknown' } end
 if queued and on_busy == 'queue' then return { 'queued', text(queued.position) } end

@@ -5,11 +5,7 @@
 -- Answers read offset | ahead | none.
 
 local user, client, offset = ARGV[6], ARGV[7], ARGV[8]
-local s = load('v')
-if not s and redis.call('EXISTS', LOG) == 1 then
-  local tomb = tombstone()
-  if not (tomb and tomb.state == 'erased') then s = rebuild('v') end
-end
+local s = mended('v')
 if not s then return { 'none' } end
 
 local tail_ms, tail_seq = halves(s.last)

@@ -174,6 +174,13 @@ local function load(writer)
   return s
 end
 
+-- Whether the log is there and meta is not, which is to be rebuilt then. Not what a life that has expired
+-- left behind: its log goes in the very millisecond that is its last.
+local function is_headless(expired_meta, tomb)
+  local over = expired_meta or tomb and (tomb.state == 'erased' or now >= tomb.expires)
+  return not over and redis.call('EXISTS', LOG) == 1
+end
+
 -- A session that begins (again) after `last`; `expired`: the last offset of a life that expired.
 -- Written by the first `write`. A marker "never started" may stand in a meta that is no session.
 local function create(last, expired, writer, expired_meta)
@@ -224,6 +231,13 @@ local function rebuild(writer)
   redis.call('PEXPIREAT', META, text(s.expires + META_MS))
   redis.call('PEXPIREAT', ACTIVE, text(s.expires + META_MS))
   return load(writer)
+end
+
+-- Meta, rebuilt where it was lost; or nil: there is no session.
+local function mended(writer)
+  local s, expired_meta = load(writer)
+  if s or not is_headless(expired_meta, tombstone()) then return s end
+  return rebuild(writer)
 end
 
 -- Whether `seen` cannot be of a life of the session that ended at `last`: it is of a later one, which is lost.
@@ -280,25 +294,58 @@ end
 -- Whether the server that wrote last is another than this.
 local function is_moved(s) return not s.fresh and SRV ~= '' and s.srv ~= SRV end
 
+-- The date of a fork.
+local function date_of(fork) return tonumber(string.match(fork, '@(%d+)$')) end
+
+-- All forks, oldest first.
+local function forks_of()
+  local all = {}
+  for fork in string.gmatch(redis.call('HGET', META, 'forks') or '', '%S+') do all[#all + 1] = fork end
+  return all
+end
+
+-- Whether this server's clock is still behind the date of the newest fork.
+local function is_behind()
+  local all = forks_of()
+  return #all > 0 and date_of(all[#all]) >= now
+end
+
 -- The `ms` of the next entries. A session that begins, or goes on on another server, may have been
 -- longer than this server knows, and by a clock that was ahead of its own: no offset that the caller
 -- knows is given again. At any other time the caller's floor counts for nothing, for a clock
 -- that was wrong once must not move every session.
 local function stamp(s)
   local ms = math.max(now, (halves(s.last)))
-  if s.fresh or is_moved(s) then ms = math.max(ms, FLOOR + 1) end
+  if FLOOR >= ms and (s.fresh or is_moved(s) or is_behind()) then ms = FLOOR + 1 end
   return ms
+end
+
+-- The caller has `seen` what is lost. Where whoever recorded the forks did not know of anything so late, they
+-- are dated anew: every one at which that branch may have left, for nobody can tell which it was.
+local function date_forks(s, seen)
+  if s.fresh or is_moved(s) then return end -- the next append records one
+  local ms, seq = halves(seen)
+  local all = forks_of()
+  if #all == 0 then
+    all[1] = ZERO .. '@' .. text(ms)
+  elseif date_of(all[#all]) >= ms then
+    return
+  end
+  for i, fork in ipairs(all) do
+    local tail = string.match(fork, '^[^@]+')
+    local tail_ms, tail_seq = halves(tail)
+    if tail_ms <= ms and tail_seq < seq then all[i] = tail .. '@' .. text(math.max(date_of(fork), ms)) end
+  end
+  redis.pcall('HSET', META, 'forks', table.concat(all, ' ')) -- refused when Redis is full; the answer matters more
 end
 
 -- The forks with one more: here, on this server. It is dated so that no offset of a lost branch that the
 -- caller knows is later. The oldest of too many becomes "of what was before nothing is known".
 local function one_more_fork(s)
-  local all = {}
-  for fork in string.gmatch(redis.call('HGET', META, 'forks') or '', '%S+') do all[#all + 1] = fork end
+  local all = forks_of()
   all[#all + 1] = s.last .. '@' .. text(math.max(now, FLOOR, (halves(s.last))))
   if #all > FORKS then
-    local function at(fork) return tonumber(string.match(fork, '@(%d+)$')) end
-    all[2] = ZERO .. '@' .. text(math.max(at(all[1]), at(all[2])))
+    all[2] = ZERO .. '@' .. text(math.max(date_of(all[1]), date_of(all[2])))
     table.remove(all, 1)
   end
   return table.concat(all, ' ')
@@ -332,9 +379,12 @@ local function write(s, batch, writer, value, set)
     set[#set + 1] = text(s.expires)
   end
   if s.fresh then
-    if s.expired_meta then
+    local ended = s.expired_meta or s.expired
+    if ended or redis.call('EXISTS', LOG) == 1 then
       redis.call('HSET', META, 'v', LAYOUT) -- refused when Redis is full, unlike the DEL
-      redis.call('DEL', META, ACTIVE, QUEUE, ITEMS, CURSORS)
+      redis.call('DEL', LOG)
+      if s.expired_meta then redis.call('DEL', META) end
+      if ended then redis.call('DEL', ACTIVE, QUEUE, ITEMS, CURSORS) end
     end
     for _, pair in ipairs({ 'v', LAYOUT, 'created', text(ms), 'trimmed', s.trimmed, 'srv', SRV }) do
       set[#set + 1] = pair

@@ -20,10 +20,11 @@ local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
   if tomb and tomb.state == 'erased' then return { 'erased' } end
-  if redis.call('EXISTS', LOG) == 1 then
+  if is_headless(expired_meta, tomb) then
     s = rebuild(field)
   elseif tomb and now >= tomb.expires then
     -- Its owner may still try to open it: that would begin a new session with a ghost.
+    even_when_full()
     if expired_meta then
       redis.call('DEL', META, ACTIVE, QUEUE, ITEMS, CURSORS)
     end
