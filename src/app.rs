@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -14,13 +15,13 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::auth::Principal;
 use crate::cli::Exit;
-use crate::config::{Config, StoreUrl};
+use crate::config::{self, Config, Secret, Store, StoreUrl};
 use crate::control::Control;
 use crate::gateway::{Gateway, Settings, Writers};
 use crate::hub::{Hub, HubLimits};
 use crate::intercept::Interceptor;
 use crate::log::embedded::{EmbeddedLog, EmbeddedOptions, Location, OpenError};
-use crate::log::redis::{RedisLog, RedisOptions, RefusedStore};
+use crate::log::redis::{Ack, ClientCertificate, Password, RedisLog, RedisOptions, RefusedStore};
 use crate::log::{Log, Retention, StoreHealth};
 use crate::proxy::Passthrough;
 use crate::run::{Runs, RunsSettings, StartQueued, keep_lease};
@@ -104,15 +105,32 @@ pub async fn open_store(config: &Config) -> Result<Arc<dyn Log>, StartError> {
         |location| EmbeddedOptions { retention, total_bytes: store.total_bytes, ..EmbeddedOptions::new(location) };
     Ok(match store.url.clone().unwrap_or(StoreUrl::Memory) {
         StoreUrl::Redis(url) => {
-            let mut options = RedisOptions::new(url.text());
-            options.key_prefix.clone_from(&store.key_prefix);
-            options.retention = retention;
-            options.ca_file.clone_from(&store.ca_file);
-            RedisLog::connect(options).await?
+            RedisLog::connect(RedisOptions { retention, ..redis_options(store, url.text()) }).await?
         }
         StoreUrl::File(dir) => EmbeddedLog::open(embedded(Location::Dir(dir))).await?,
         StoreUrl::Memory => EmbeddedLog::open(embedded(Location::Memory)).await?,
     })
+}
+
+fn redis_options(store: &Store, url: &str) -> RedisOptions {
+    let password = |secret: &Secret| match secret {
+        Secret::Variable { value, .. } => Password::Text(value.clone()),
+        Secret::File(path) => Password::File(path.clone()),
+    };
+    let certificate = store.cert_file.clone().zip(store.key_file.clone());
+    RedisOptions {
+        password: store.password.as_ref().map(password),
+        sentinel_username: store.sentinel_username.clone(),
+        sentinel_password: store.sentinel_password.as_ref().map(password),
+        key_prefix: store.key_prefix.clone(),
+        ca_file: store.ca_file.clone(),
+        client_certificate: certificate.map(|(cert_file, key_file)| ClientCertificate { cert_file, key_file }),
+        ack: match store.ack {
+            config::Ack::Memory => Ack::Memory,
+            config::Ack::Replicated => Ack::Replicated,
+        },
+        ..RedisOptions::new(url)
+    }
 }
 
 /// Serves until the shutdown has run its course.
@@ -135,6 +153,7 @@ pub async fn run(
     let control = Control::new(log.clone(), hub.clone(), runs.clone(), proxy.clone(), &config, metrics.clone());
     let starter: Arc<dyn StartQueued> = control.clone();
     runs.queued_start_by(Arc::downgrade(&starter));
+    let publisher = Arc::new(Publisher::new(log.clone(), runs.doubts()));
     let gateway = Arc::new(Gateway {
         hub,
         control,
@@ -145,7 +164,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
         attendance: attendance.clone(),
-        publisher: Publisher::new(log.clone()),
+        publisher: publisher.clone(),
         principal: Principal::new(config.auth.principal.clone()),
         cors_origins: config.server.cors_origins.clone(),
         tasks: tasks.clone(),
@@ -159,6 +178,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
         run_deadline: config.shutdown.run_deadline,
+        had_store: AtomicBool::new(false),
     });
 
     for (what, listener) in [("data", &listeners.data), ("health", &listeners.health), ("admin", &listeners.admin)] {
@@ -171,6 +191,7 @@ pub async fn run(
     let manners = Manners { drain: config.shutdown.run_deadline + LAST_WORDS, ..Manners::default() };
     let lease = tokio::spawn(keep_lease(runs.clone(), attended));
     let presence = tokio::spawn(attendance.keep());
+    let published = tokio::spawn(async move { publisher.look_after().await });
     let watch = tokio::spawn(watch_store(log.clone(), metrics));
     let health = tokio::spawn({
         let admin = admin.clone();
@@ -201,6 +222,7 @@ pub async fn run(
     // The last answers may have begun runs, which end at once but have to say so.
     let _ = timeout(LAST_WORDS, runs.idle()).await;
     presence.abort();
+    published.abort();
     farewells.close();
     let _ = timeout(LAST_WORDS, farewells.wait()).await;
     stop_health.cancel();

@@ -139,6 +139,25 @@ fn a_store_that_is_wrong_is_refused_without_repeating_its_password() {
 }
 
 #[test]
+fn options_of_a_store_that_contradict_each_other_are_refused_with_both_names() {
+    for (store, variables, names) in [
+        ("redis://u:s3cret@h", &[("PASSWORD", "env:STORE_PASSWORD")][..], ["store.url", "store.password"]),
+        ("redis://h", &[("CERT_FILE", "Cargo.toml"), ("KEY_FILE", "Cargo.toml")], ["store.cert_file", "rediss://"]),
+        ("rediss://h", &[("CERT_FILE", "Cargo.toml")], ["store.cert_file", "store.key_file"]),
+        ("redis://h", &[("SENTINEL_PASSWORD", "env:STORE_PASSWORD")], ["store.sentinel_password", "redis-sentinel://"]),
+        ("memory:", &[("ACK", "replicated")], ["store.ack", "store.url"]),
+        ("redis://h", &[("PASSWORD", "s3cret")], ["STORE__PASSWORD", "env:NAME"]),
+    ] {
+        let mut command = sidestream(&[&UPSTREAM[..], &["--store", store]].concat());
+        command.env("STORE_PASSWORD", "s3cret");
+        command.envs(variables.iter().map(|(name, value)| (format!("SIDESTREAM_STORE__{name}"), value)));
+        let output = command.output().unwrap();
+        assert_refused(&output, 2, &names);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("s3cret"), "{store}");
+    }
+}
+
+#[test]
 fn the_default_file_is_a_configuration_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("sidestream.toml");

@@ -10,19 +10,13 @@ use http::header::{
 use super::calls::{CallTemplate, SteerPolicy};
 use super::problem::Problem;
 use super::settings::{AuthMode, Config, Http2, Route};
+use super::store_rules;
 use super::store_url::StoreUrl;
 
 /// What is wrong with values that are fine one by one.
 pub(super) fn together(config: &Config) -> Vec<Problem> {
-    let rules = [
-        listen_twice(config),
-        http2(config),
-        limits(config),
-        store(config),
-        sent_headers(config),
-        lent_credential(config),
-    ];
-    let wrong = rules.into_iter().flatten().chain(open_listeners(config));
+    let rules = [listen_twice(config), http2(config), limits(config), sent_headers(config), lent_credential(config)];
+    let wrong = rules.into_iter().flatten().chain(store_rules::store(config)).chain(open_listeners(config));
     wrong.map(Problem::overall).collect()
 }
 
@@ -134,22 +128,6 @@ fn limits(config: &Config) -> Option<String> {
         .then(|| "`limits.pending_bytes` is less than `limits.event_bytes`: the largest event would never fit; raise the first or lower the second".into())
 }
 
-fn store(config: &Config) -> Option<String> {
-    match (&config.store.url, &config.store.ca_file) {
-        (None, _) => Some(
-            "no place for the embedded store: none of SIDESTREAM_DATA_DIR, XDG_STATE_HOME and HOME is set; name one with `--store file:DIR`".into(),
-        ),
-        (Some(StoreUrl::File(_)), _) if config.store.total_bytes < config.store.max_bytes => {
-            Some("`store.total_bytes` is less than `store.max_bytes` of a single session; raise the first or lower the second".into())
-        }
-        (Some(StoreUrl::Redis(url)), Some(file)) if url.tls => std::fs::File::open(file)
-            .err()
-            .map(|error| format!("`store.ca_file`: cannot read {}: {error}", file.display())),
-        (_, Some(_)) => Some("`store.ca_file` is for a `rediss://` store; remove it, or change `store.url`".into()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,12 +206,6 @@ mod tests {
         assert_refused(|c| c.limits.pending_bytes = 1, &["limits.event_bytes"]);
         assert_refused(|c| c.store.total_bytes = 1, &["store.max_bytes"]);
         assert_refused(|c| c.store.url = None, &["--store"]);
-        assert_refused(|c| c.store.ca_file = Some("ca.pem".into()), &["rediss://"]);
-        let missing = |c: &mut Config| {
-            c.store.url = StoreUrl::parse("rediss://h").ok();
-            c.store.ca_file = Some("/does/not/exist".into());
-        };
-        assert_refused(missing, &["store.ca_file", "cannot read"]);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use http::Uri;
 use super::network::Network;
 use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule, json_pointer};
-use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
+use super::secret::Secret;
+use super::settings::{Ack, AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
 use super::store_url::StoreUrl;
 use super::value::{Choice, Given, Kind, ListOf, quoted};
 
@@ -33,6 +34,11 @@ impl Choice for LogFormat {
     const FORM: &'static str = "auto|pretty|json";
     const NAMES: &'static [(&'static str, Self)] =
         &[("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+}
+
+impl Choice for Ack {
+    const FORM: &'static str = "memory|replicated";
+    const NAMES: &'static [(&'static str, Self)] = &[("memory", Ack::Memory), ("replicated", Ack::Replicated)];
 }
 
 impl Choice for Ids {
@@ -116,6 +122,41 @@ impl Kind for StorePlace {
     }
 }
 
+/// `env:NAME` or `file:PATH`.
+pub(super) struct SecretPlace;
+
+impl Kind for SecretPlace {
+    type Value = Secret;
+    const FORM: &'static str = "env:NAME|file:PATH";
+
+    fn read(given: &Given) -> Result<Secret, String> {
+        Secret::parse(given.text("where a password is found")?)
+    }
+
+    fn show(value: &Secret) -> String {
+        quoted(value)
+    }
+}
+
+/// A user of another server.
+pub(super) struct User;
+
+impl Kind for User {
+    type Value = String;
+    const FORM: &'static str = "USER";
+
+    fn read(given: &Given) -> Result<String, String> {
+        match given.text("the name of a user")? {
+            "" => Err("the name is empty".into()),
+            text => Ok(text.into()),
+        }
+    }
+
+    fn show(value: &String) -> String {
+        quoted(value)
+    }
+}
+
 /// The beginning of every Redis key: no braces, which decide a key's slot in a cluster.
 pub(super) struct KeyPrefix;
 
@@ -125,10 +166,10 @@ impl Kind for KeyPrefix {
 
     fn read(given: &Given) -> Result<String, String> {
         let text = given.text("a name")?;
-        if (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:".contains(&b)) {
+        if (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
             return Ok(text.into());
         }
-        Err(format!("`{text}` cannot begin a key; write 1 to 64 characters of A-Z a-z 0-9 . _ - :"))
+        Err(format!("`{text}` cannot begin a key; write 1 to 64 characters of A-Z a-z 0-9 . _ -"))
     }
 
     fn show(value: &String) -> String {

@@ -21,7 +21,9 @@ mod principal;
 mod problem;
 mod route;
 mod routes;
+mod secret;
 mod settings;
+mod store_rules;
 mod store_url;
 mod value;
 
@@ -34,5 +36,6 @@ pub use principal::PrincipalRule;
 pub use problem::{Origin, Problem, Problems};
 pub use route::{RoutePattern, SessionRule, path_segment};
 pub use routes::{KeptOut, Routes};
+pub use secret::Secret;
 pub use settings::*;
 pub use store_url::StoreUrl;

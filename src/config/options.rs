@@ -5,7 +5,7 @@
 use super::call_kinds::{Call, CredentialPlace, Header, Steering, ValueOfEvents};
 use super::kinds::{
     BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern,
-    Principal, Rule, StorePlace,
+    Principal, Rule, SecretPlace, StorePlace, User,
 };
 use super::settings::{Config, Route};
 use super::value::{Bytes, Count, Delay, Given, Kind, ListOf, ListenAddress, OneOf, OrNone, Span, Unset, YesNo};
@@ -138,8 +138,20 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
 
     "store.url", store.url, Unset<StorePlace>,
         "Where sessions live: `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…[/DB]?master=NAME`, `redis-cluster://[USER:PASSWORD@]HOST[:PORT],…`, each with TLS as `rediss…://`, `file:DIR` (embedded, one process) or `memory:` (gone with the process). Default: embedded, in $SIDESTREAM_DATA_DIR, else in ~/.local/state/sidestream/<upstream host:port>.", flag: "store", short: "store", example: "\"redis://127.0.0.1:6379\"";
+    "store.password", store.password, Unset<SecretPlace>,
+        "Redis: where the password of the URL's user is, if not in the URL. A file is read again for every connection, so that the password can be changed without a restart.", example: "\"file:/run/secrets/redis-password\"";
     "store.ca_file", store.ca_file, Unset<FilePath>,
-        "`rediss…://`: a PEM file of the certificate authorities to trust, instead of the system's.", example: "\"/etc/sidestream/redis-ca.pem\"";
+        "`rediss…://`: a PEM file of the certificate authorities to trust, instead of the system's. Like the next two it is read again for every connection.", example: "\"/etc/sidestream/redis-ca.pem\"";
+    "store.cert_file", store.cert_file, Unset<FilePath>,
+        "`rediss…://`, for servers that ask for a certificate: the PEM file of ours, with those between it and its authority's.", example: "\"/etc/sidestream/redis-client.pem\"";
+    "store.key_file", store.key_file, Unset<FilePath>,
+        "The PEM file of that certificate's private key.", example: "\"/etc/sidestream/redis-client.key\"";
+    "store.sentinel_username", store.sentinel_username, Unset<User>,
+        "`redis-sentinel://`: the user at the sentinels, where they have users; the URL has that of the servers.", example: "\"sidestream\"";
+    "store.sentinel_password", store.sentinel_password, Unset<SecretPlace>,
+        "`redis-sentinel://`: where the password at the sentinels is, where they ask for one.", example: "\"file:/run/secrets/sentinel-password\"";
+    "store.ack", store.ack, OneOf<crate::config::Ack>,
+        "Redis: when an entry counts as stored, and is shown to anybody: when the primary has it (`memory`), or when a replica has it, too (`replicated`). The first may lose the newest entries in a failover, which readers are told; the second needs a replica and waits for it.";
     "store.key_prefix", store.key_prefix, KeyPrefix,
         "What every Redis key begins with.";
     "store.ttl", store.ttl, Span,
@@ -248,7 +260,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 };
 
 /// Options whose names are settled and that come with a later version.
-pub(super) const LATER: &[&str] = &["store.ack", "store.encoding", "auth.keys", "log.payloads", "dialect"];
+pub(super) const LATER: &[&str] = &["store.encoding", "auth.keys", "log.payloads", "dialect"];
 
 /// The same, of a route.
 pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "dialect", "resume"];
@@ -304,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_settled_for_later_says_so() {
-        for name in ["store.ack", "dialect.name", "log.payloads"] {
+        for name in ["store.encoding", "dialect.name", "log.payloads"] {
             assert!(unknown(OPTIONS, LATER, name, name).contains("later"), "{name}");
         }
         assert!(unknown(OPTIONS, LATER, "dialects", "dialects").contains("unknown key"));

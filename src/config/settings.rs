@@ -12,6 +12,7 @@ use super::calls::{CallTemplate, Credential, EventValue, SteerPolicy};
 use super::network::Network;
 use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule};
+use super::secret::Secret;
 use super::store_url::StoreUrl;
 use crate::session::BusyPolicy;
 
@@ -92,8 +93,20 @@ pub struct Store {
     /// Which store; `None`: the embedded one at its default place ([`super::load()`] puts that place
     /// here, so that a loaded configuration always has one).
     pub url: Option<StoreUrl>,
-    /// `rediss://`: a file of PEM certificates that are trusted instead of the system's.
+    /// Redis: the password of the URL's user, where the URL has none.
+    pub password: Option<Secret>,
+    /// With TLS: a file of PEM certificates that are trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// With TLS: the PEM file of our certificate.
+    pub cert_file: Option<PathBuf>,
+    /// With TLS: the PEM file of its private key.
+    pub key_file: Option<PathBuf>,
+    /// Our user at the sentinels; `None`: their `default`.
+    pub sentinel_username: Option<String>,
+    /// Our password at the sentinels.
+    pub sentinel_password: Option<Secret>,
+    /// Redis: when an entry counts as stored.
+    pub ack: Ack,
     /// What every Redis key begins with.
     pub key_prefix: String,
     /// At most so many entries per session.
@@ -108,6 +121,16 @@ pub struct Store {
     pub outage_limit: Duration,
     /// Embedded: bytes of all sessions together; the oldest ended sessions go first.
     pub total_bytes: u64,
+}
+
+/// When an entry counts as stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// When the primary has it.
+    #[default]
+    Memory,
+    /// When a replica has it, too.
+    Replicated,
 }
 
 /// The data listener's manners.
@@ -328,7 +351,13 @@ impl Default for Store {
     fn default() -> Self {
         Store {
             url: None,
+            password: None,
             ca_file: None,
+            cert_file: None,
+            key_file: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            ack: Ack::Memory,
             key_prefix: "ss".into(),
             max_entries: 50_000,
             max_bytes: 64 * MIB,

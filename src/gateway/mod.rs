@@ -62,7 +62,7 @@ pub struct Gateway {
     /// Who is here through this instance.
     pub attendance: Arc<Attendance>,
     /// The producer of what clients publish.
-    pub publisher: Publisher,
+    pub publisher: Arc<Publisher>,
     /// Where a request says whose it is.
     pub principal: Principal,
     /// Origins that may use our own routes from a browser.

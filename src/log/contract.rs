@@ -210,6 +210,11 @@ pub trait Log: Send + Sync + 'static {
     /// Whether the store answers, now and as it changes.
     fn health(&self) -> watch::Receiver<StoreHealth>;
 
+    /// What the operator should know of the store while it is up: how it may lose what it was given.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Flushes and closes; nothing may be asked afterwards.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -5,6 +5,7 @@
 
 mod contract;
 mod control;
+mod doubts;
 pub mod embedded;
 mod following;
 mod queueing;
@@ -17,6 +18,8 @@ mod writing;
 
 pub use contract::*;
 pub use control::*;
+pub use doubts::Doubts;
+pub(crate) use doubts::{Standing, doubt, standing};
 pub use following::*;
 pub use queueing::*;
 pub use reading::*;

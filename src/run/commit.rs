@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::log::{Append, Appended, Log, OpenRun, Opened, RunFlags, Unavailable};
-use crate::run::doubts::{Standing, standing};
+use crate::log::{Append, Appended, Log, OpenRun, Opened, RunFlags, Standing, Unavailable, standing};
 use crate::session::{InstanceId, Offset, Record, RunId, SessionId};
 use crate::telemetry::{AppendRetried, EventsAppended, Fact, Metrics};
 

@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::log::{Renewal, StoreHealth};
+use crate::log::{Renewal, StoreHealth, doubt};
 use crate::run::Runs;
 use crate::run::commands::hear;
-use crate::run::doubts::doubt;
 use crate::run::ghosts::look_after;
 use crate::run::remembered::remember;
 use crate::run::takeover::sweep;
@@ -45,7 +44,7 @@ pub async fn keep_lease(runs: Arc<Runs>, attended: mpsc::Receiver<SessionId>) {
         sweep(&runs, &renewals),
         look_after(&runs, attended),
         hear(&runs),
-        doubt(&runs),
+        doubt(&*runs.log, &runs.doubts),
         remember(&runs),
     );
 }

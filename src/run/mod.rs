@@ -12,7 +12,6 @@ mod call;
 mod caller;
 mod commands;
 mod commit;
-mod doubts;
 mod dropped;
 mod ghosts;
 mod lease;

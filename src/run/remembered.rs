@@ -13,8 +13,8 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
+use crate::log::{Standing, standing};
 use crate::run::Runs;
-use crate::run::doubts::{Standing, standing};
 use crate::run::owner::Ended;
 use crate::session::{Offset, RunId, SessionId};
 
@@ -153,7 +153,7 @@ pub(super) async fn remember(runs: &Arc<Runs>) {
 async fn look_after(runs: &Arc<Runs>, place: Place, doubt: u64) {
     match has_its_terminal(runs, &place).await {
         Standing::There => runs.remembered.is_there(place.number, doubt),
-        Standing::Trimmed => drop(runs.remembered.take(place.number)),
+        Standing::Removed => drop(runs.remembered.take(place.number)),
         // Asked again in a moment.
         Standing::Unknown => {}
         Standing::Lost => {

@@ -13,10 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::log::{Command, Log, Opened, START_WITHIN, ToStart};
+use crate::log::{Command, Doubts, Log, Opened, START_WITHIN, ToStart};
 use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
-use crate::run::doubts::Doubts;
 use crate::run::orders::{Registry, orders};
 use crate::run::owner::{Feed, Owner, RunSpec};
 use crate::run::remembered::Remembered;
@@ -55,7 +54,7 @@ pub struct Runs {
     pub(super) pending: AtomicU64,
     /// Bytes of what owners of active runs have appended and keep.
     pub(super) retained: AtomicUsize,
-    pub(super) doubts: Doubts,
+    pub(super) doubts: Arc<Doubts>,
     pub(super) remembered: Remembered,
     pub(super) driven: Registry,
     starter: OnceLock<Weak<dyn StartQueued>>,
@@ -103,7 +102,7 @@ impl Runs {
             metrics,
             pending: AtomicU64::new(0),
             retained: AtomicUsize::new(0),
-            doubts: Doubts::default(),
+            doubts: Arc::default(),
             remembered: Remembered::default(),
             driven: Registry::default(),
             starter: OnceLock::new(),
@@ -249,6 +248,11 @@ impl Runs {
             let answer = answer.map(|answer| answer.status).map_err(|failed| failed.reason);
             CancelCalled { session: &session, run: &run, answer }.emit(&metrics);
         });
+    }
+
+    /// What this instance doubts of the store: whoever else writes needs to know.
+    pub fn doubts(&self) -> Arc<Doubts> {
+        self.doubts.clone()
     }
 
     /// How many runs this instance drives now.

@@ -1,15 +1,21 @@
 //! Entries that clients publish without a run. This instance is their producer in the log: it counts
-//! them, so that one whose answer was lost is asked for again without being stored twice.
+//! them, so that one whose answer was lost is asked for again without being stored twice, and keeps
+//! them for a while, so that what a store that went back in time has lost is stored once more.
+//!
+//! Each is known by its exact offset, so that the log says of each whether it is there. Kept for as long as
+//! owners of runs keep theirs, at most 8 MiB of all sessions. Overflow: what is oldest in the session that
+//! is published to is let go of.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::mem::size_of;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytestring::ByteString;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::log::{Append, Appended, Closed, Log, Unavailable, Writer};
+use crate::log::{Append, Appended, Closed, Doubts, Log, Standing, Unavailable, Writer, standing};
 use crate::session::{Offset, Record, SessionId, Subject};
 
 /// How long a publication is tried to be stored.
@@ -21,6 +27,12 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Sessions whose count is kept. When there are more, those that nobody publishes to at the moment
 /// begin a new epoch.
 const LINES: usize = 4096;
+
+/// Bytes of what was published that are kept.
+const KEPT_BYTES: usize = 8 << 20;
+
+/// How often the newest entry is looked at, and what could not be looked after is tried again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +53,11 @@ pub struct Publisher {
     epochs: AtomicU64,
     patience: Duration,
     lines: Mutex<HashMap<SessionId, Arc<tokio::sync::Mutex<Line>>>>,
+    doubts: Arc<Doubts>,
+    /// Bytes of what all lines keep.
+    kept_bytes: Arc<AtomicUsize>,
+    /// Where the newest entry of all stands, and since when.
+    newest: Mutex<Option<(SessionId, Offset, Instant)>>,
 }
 
 /// What was published in one session. One append at a time; others wait for their turn.
@@ -50,13 +67,89 @@ struct Line {
     count: Option<(u64, u64)>,
     /// Whom the session was last said to belong to.
     bound: Option<Subject>,
+    kept: Kept,
+    /// The newest doubt at which what is kept was there.
+    sure_at: u64,
+}
+
+/// What a line may have to publish once more, oldest first.
+#[derive(Default)]
+struct Kept {
+    entries: VecDeque<(Record, Offset, Instant)>,
+    all_bytes: Arc<AtomicUsize>,
+}
+
+impl Kept {
+    fn keep(&mut self, record: Record, offset: Offset) {
+        self.all_bytes.fetch_add(Self::cost(&record), Ordering::AcqRel);
+        self.entries.push_back((record, offset, Instant::now()));
+        while self.all_bytes.load(Ordering::Acquire) > KEPT_BYTES && self.let_go_oldest() {}
+    }
+
+    fn let_go_before(&mut self, horizon: Instant) {
+        while self.entries.front().is_some_and(|(_, _, at)| *at < horizon) && self.let_go_oldest() {}
+    }
+
+    fn let_go_oldest(&mut self) -> bool {
+        let any = !self.entries.is_empty();
+        self.let_go(0);
+        any
+    }
+
+    fn let_go(&mut self, index: usize) {
+        if let Some((record, ..)) = self.entries.remove(index) {
+            self.all_bytes.fetch_sub(Self::cost(&record), Ordering::AcqRel);
+        }
+    }
+
+    fn cost(record: &Record) -> usize {
+        size_of::<(Record, Offset, Instant)>() + record.size()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        while self.let_go_oldest() {}
+    }
 }
 
 impl Publisher {
     /// A producer that has published nothing.
-    pub fn new(log: Arc<dyn Log>) -> Self {
+    pub fn new(log: Arc<dyn Log>, doubts: Arc<Doubts>) -> Self {
         let id = format!("sidecar-{:032x}", crate::random::u128());
-        Publisher { log, id: id.into(), epochs: AtomicU64::new(1), patience: PATIENCE, lines: Mutex::default() }
+        Publisher {
+            log,
+            id: id.into(),
+            epochs: AtomicU64::new(1),
+            patience: PATIENCE,
+            lines: Mutex::default(),
+            doubts,
+            kept_bytes: Arc::default(),
+            newest: Mutex::default(),
+        }
+    }
+
+    /// Looks after what was published, whenever the store is doubted, until the process ends.
+    pub async fn look_after(&self) {
+        let mut doubts = self.doubts.subscribe();
+        loop {
+            let _ = timeout(LOOK_EVERY, doubts.changed()).await;
+            let doubt = *doubts.borrow_and_update();
+            self.look_at_the_newest().await;
+            let lines: Vec<_> = {
+                let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+                lines.iter().map(|(session, line)| (session.clone(), line.clone())).collect()
+            };
+            for (session, line) in lines {
+                // One that publishes at the moment hears of a loss by itself, or is looked after in a second.
+                let Ok(mut line) = line.try_lock() else { continue };
+                line.kept.let_go_before(self.doubts.horizon());
+                if line.sure_at < doubt {
+                    self.restore(&session, &mut line).await;
+                    line.sure_at = doubt;
+                }
+            }
+        }
     }
 
     /// Stores an entry without a run, and creates the session if need be; binds it to `subject`,
@@ -65,22 +158,34 @@ impl Publisher {
     /// # Errors
     /// The session was erased, or the store did not answer within 6 s.
     pub async fn publish(
-        &self,
+        self: &Arc<Self>,
         session: &SessionId,
         record: Record,
         subject: Option<&Subject>,
     ) -> Result<Offset, NotPublished> {
         let line = self.line(session);
         let publishing = async {
-            let mut line = line.lock().await;
-            let stored = self.store(session, &mut line, record).await?;
-            if let Some(subject) = subject.filter(|subject| line.bound.as_ref() != Some(*subject)) {
-                while self.log.bind(session, subject).await.is_err() {
-                    sleep(RETRY).await;
+            loop {
+                let mut held = line.lock().await;
+                let Some(stored) = self.store(session, &mut held, record.clone()).await? else {
+                    drop(held);
+                    // What was lost comes first; and however long it takes, it is not given up halfway, or it would
+                    // come twice.
+                    let (publisher, session, line) = (self.clone(), session.clone(), line.clone());
+                    let _ =
+                        tokio::spawn(async move { publisher.restore(&session, &mut *line.lock().await).await }).await;
+                    continue;
+                };
+                held.kept.keep(record.clone(), stored);
+                *self.newest() = Some((session.clone(), stored, Instant::now()));
+                if let Some(subject) = subject.filter(|subject| held.bound.as_ref() != Some(*subject)) {
+                    while self.log.bind(session, subject).await.is_err() {
+                        sleep(RETRY).await;
+                    }
+                    held.bound = Some(subject.clone());
                 }
-                line.bound = Some(subject.clone());
+                return Ok(stored);
             }
-            Ok(stored)
         };
         match timeout(self.patience, publishing).await {
             Ok(published) => published,
@@ -89,8 +194,14 @@ impl Publisher {
     }
 
     /// Asks until the answer is definite. Where this is given up, the count is unknown from then on:
-    /// the next entry begins a new epoch, which fences what may still be on its way.
-    async fn store(&self, session: &SessionId, line: &mut Line, record: Record) -> Result<Offset, NotPublished> {
+    /// the next entry begins a new epoch, which fences what may still be on its way. `None`: the log has not
+    /// what this line had; the next entry begins a new epoch, too.
+    async fn store(
+        &self,
+        session: &SessionId,
+        line: &mut Line,
+        record: Record,
+    ) -> Result<Option<Offset>, NotPublished> {
         let begin = || (self.epochs.fetch_add(1, Ordering::Relaxed), 0);
         let (mut epoch, mut n) = line.count.take().unwrap_or_else(begin);
         loop {
@@ -105,17 +216,13 @@ impl Publisher {
             match self.log.append(append).await {
                 Ok(Appended::Stored { last, .. } | Appended::Duplicate { last, .. }) => {
                     line.count = Some((epoch, n + 1));
-                    return Ok(last);
+                    return Ok(Some(last));
                 }
 
-                // The session has expired, or the store went back in time: what is lost is lost, and this
-                // entry is not among what is there.
-                Ok(
-                    Appended::Closed(Closed::Expired)
-                    | Appended::Gap { .. }
-                    | Appended::Fenced
-                    | Appended::RolledBack { .. },
-                ) => (epoch, n) = begin(),
+                // The session has expired: this entry is not among what was there.
+                Ok(Appended::Closed(Closed::Expired)) => (epoch, n) = begin(),
+                // The store went back in time, or has forgotten us among a thousand others.
+                Ok(Appended::Gap { .. } | Appended::Fenced | Appended::RolledBack { .. }) => return Ok(None),
                 // An entry without a run finds nothing else closed.
                 Ok(Appended::Closed(_)) => return Err(NotPublished::Erased),
                 Err(_) => sleep(RETRY).await,
@@ -123,22 +230,93 @@ impl Publisher {
         }
     }
 
+    /// One entry stands for all that nobody doubts: where a server has lost a tail, it has lost the newest.
+    async fn look_at_the_newest(&self) {
+        let newest = self.newest().clone();
+        let Some((session, offset, at)) = newest.filter(|(_, _, at)| *at >= self.doubts.horizon()) else {
+            *self.newest() = None;
+            return;
+        };
+        if standing(&*self.log, &session, offset).await == Standing::Lost {
+            self.doubts.raise();
+            // What takes its place is the newest then.
+            self.newest().take_if(|newest| newest.2 == at);
+        }
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Option<(SessionId, Offset, Instant)>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps entries that a producer of this instance has stored side by side, the last of them at `last`.
+    pub async fn keep(&self, session: &SessionId, records: &[Record], last: Offset) {
+        let line = self.line(session);
+        let mut line = line.lock().await;
+        let behind = (0..records.len() as u64).rev();
+        for (record, behind) in records.iter().zip(behind) {
+            line.kept.keep(record.clone(), Offset::new(last.ms, last.seq.saturating_sub(behind)));
+        }
+        *self.newest() = Some((session.clone(), last, Instant::now()));
+    }
+
+    /// Publishes once more, before anything new, what the log has lost of a session. However long it takes, it is
+    /// not given up halfway, or it would come twice.
+    pub async fn restore_lost(self: &Arc<Self>, session: &SessionId) {
+        self.doubts.raise();
+        let (publisher, session, line) = (self.clone(), session.clone(), self.line(session));
+        let restoring = tokio::spawn(async move { publisher.restore(&session, &mut *line.lock().await).await });
+        let _ = restoring.await;
+    }
+
+    /// Publishes once more what the log has lost of what is kept. A log loses its newest entries, so that
+    /// the newest that is there ends the search.
+    async fn restore(&self, session: &SessionId, line: &mut Line) {
+        let mut next = line.kept.entries.len();
+        while let Some(newest) = next.checked_sub(1) {
+            match standing(&*self.log, session, line.kept.entries[newest].1).await {
+                Standing::There | Standing::Removed => break,
+                Standing::Lost => next = newest,
+                Standing::Unknown => sleep(RETRY).await,
+            }
+        }
+        while next < line.kept.entries.len() {
+            let record = line.kept.entries[next].0.clone();
+            match self.store(session, line, record).await {
+                Ok(Some(offset)) => {
+                    line.kept.entries[next].1 = offset;
+                    *self.newest() = Some((session.clone(), offset, Instant::now()));
+                    next += 1;
+                }
+                // It went back once more, perhaps behind those that are restored; or our count was not the log's.
+                Ok(None) => return Box::pin(self.restore(session, line)).await,
+                Err(_) => while line.kept.let_go_oldest() {},
+            }
+        }
+    }
+
     fn line(&self, session: &SessionId) -> Arc<tokio::sync::Mutex<Line>> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() >= LINES && !lines.contains_key(session) {
-            lines.retain(|_, line| Arc::strong_count(line) > 1);
+            let keeps =
+                |line: &tokio::sync::Mutex<Line>| line.try_lock().is_ok_and(|line| !line.kept.entries.is_empty());
+            lines.retain(|_, line| Arc::strong_count(line) > 1 || keeps(line));
+            if lines.len() >= LINES {
+                lines.retain(|_, line| Arc::strong_count(line) > 1);
+            }
         }
-        lines.entry(session.clone()).or_default().clone()
+        let kept = || Kept { entries: VecDeque::new(), all_bytes: self.kept_bytes.clone() };
+        let line = lines.entry(session.clone());
+        line.or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Line { kept: kept(), ..Line::default() }))).clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
+    use futures_util::FutureExt;
 
     use super::*;
-    use crate::log::RunFlags;
     use crate::log::scripted::{Scripted, now};
+    use crate::log::{Gap, GapReason, Page, Read, RunFlags};
     use crate::session::Kind;
 
     type Asked = Arc<Mutex<Vec<(u64, u64)>>>;
@@ -148,7 +326,7 @@ mod tests {
     }
 
     /// A log that answers in turn (`None`: never), and the (epoch, number) of what it was asked.
-    fn answering(answers: Vec<Option<Result<Appended, Unavailable>>>) -> (Publisher, Asked) {
+    fn answering(answers: Vec<Option<Result<Appended, Unavailable>>>) -> (Arc<Publisher>, Asked) {
         let log = Scripted::default();
         let asked = Asked::default();
         let (told, answers) = (asked.clone(), Mutex::new(answers.into_iter()));
@@ -161,7 +339,7 @@ mod tests {
                 None => now(stored()),
             }
         });
-        (Publisher::new(Arc::new(log)), asked)
+        (Arc::new(Publisher::new(Arc::new(log), Arc::default())), asked)
     }
 
     fn stored() -> Appended {
@@ -169,7 +347,7 @@ mod tests {
         Appended::Stored { first: at, last: at, flags: RunFlags::default(), next: None }
     }
 
-    async fn publish(publisher: &Publisher) -> Result<Offset, NotPublished> {
+    async fn publish(publisher: &Arc<Publisher>) -> Result<Offset, NotPublished> {
         publisher.publish(&SessionId::parse("s").unwrap(), record(), None).await
     }
 
@@ -208,7 +386,80 @@ mod tests {
     #[tokio::test]
     async fn a_store_that_is_away_is_told_as_not_known() {
         let (mut publisher, _) = answering((0..1000).map(|_| Some(Err(Unavailable::new("away")))).collect());
-        publisher.patience = Duration::from_millis(200);
+        Arc::get_mut(&mut publisher).unwrap().patience = Duration::from_millis(200);
         assert!(matches!(publish(&publisher).await, Err(NotPublished::Unavailable(_))));
+    }
+    /// A log that counts, and that the test can make forget.
+    type Stored = Arc<Mutex<Vec<(Offset, Record)>>>;
+
+    fn forgetful() -> (Arc<Publisher>, Stored) {
+        let (log, entries) = (Scripted::default(), Arc::<Mutex<Vec<(Offset, Record)>>>::default());
+        let (kept, written, clock) = (entries.clone(), Mutex::new(HashMap::new()), AtomicU64::new(0));
+        log.append.answers(move |append| {
+            let mut kept = kept.lock().unwrap();
+            let Writer::Producer { epoch, .. } = append.writer else { panic!("{append:?}") };
+            let mut written = written.lock().unwrap();
+            let mine: &mut Vec<Offset> = written.entry(epoch).or_default();
+            mine.retain(|offset| kept.iter().any(|(at, _)| at == offset));
+            if append.first_n > mine.len() as u64 + 1 {
+                return now(Appended::Gap { expected: mine.len() as u64 + 1 });
+            }
+            let at = Offset::new(clock.fetch_add(1, Ordering::SeqCst), kept.len() as u64 + 1);
+            mine.push(at);
+            kept.push((at, append.records[0].clone()));
+            now(Appended::Stored { first: at, last: at, flags: RunFlags::default(), next: None })
+        });
+        let kept = entries.clone();
+        log.read.answers(move |from| {
+            let (to, lost, reason) = (Offset::ZERO, 1, GapReason::RolledBack);
+            now(match kept.lock().unwrap().iter().any(|(at, _)| *at == from) {
+                true => Read::Page(Page { entries: Vec::new(), tail: from }),
+                false => Read::Gap(Gap { from, to, lost, reason }),
+            })
+        });
+        (Arc::new(Publisher::new(Arc::new(log), Arc::default())), entries)
+    }
+
+    fn said(entries: &Mutex<Vec<(Offset, Record)>>) -> Vec<String> {
+        entries.lock().unwrap().iter().map(|(_, record)| record.data.to_string()).collect()
+    }
+
+    async fn publish_all(publisher: &Arc<Publisher>, data: &[&str]) {
+        for data in data {
+            let record = Record { data: (*data).to_owned().into(), ..record() };
+            publisher.publish(&SessionId::parse("s").unwrap(), record, None).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_store_has_lost_is_published_again_before_what_is_new() {
+        let (publisher, entries) = forgetful();
+        publish_all(&publisher, &["a", "b", "c"]).await;
+        entries.lock().unwrap().truncate(1);
+        publish_all(&publisher, &["d"]).await;
+        assert_eq!(said(&entries), ["a", "b", "c", "d"]);
+        entries.lock().unwrap().clear();
+        publish_all(&publisher, &["e"]).await;
+        assert_eq!(said(&entries), ["a", "b", "c", "d", "e"]);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_has_lost_is_published_again_though_nobody_publishes() {
+        let (publisher, entries) = forgetful();
+        publish_all(&publisher, &["a", "b"]).await;
+        let looking = tokio::spawn({
+            let publisher = publisher.clone();
+            async move { tokio::join!(publisher.look_after(), crate::log::doubt(&*publisher.log, &publisher.doubts)) }
+        });
+        for left in [1, 0] {
+            entries.lock().unwrap().truncate(left);
+            let again = async {
+                while said(&entries) != ["a", "b"] {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(Duration::from_secs(10), again).await.expect("it stays lost");
+        }
+        looking.abort();
     }
 }

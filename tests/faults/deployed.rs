@@ -139,6 +139,36 @@ impl Deployed {
     }
 }
 
+impl Deployed {
+    /// What is left of sessions and runs that have all ended: active runs that are none, and keys for ever.
+    pub(crate) async fn left_over(&self, sessions: &[String]) -> Vec<String> {
+        let mut left = Vec::new();
+        for session in sessions {
+            let mut client = self.server(self.primary_of(session).await).client().await;
+            let active = log_key(session).replace(":log", ":active");
+            let runs: Vec<String> = cmd("HKEYS").arg(&active).query_async(&mut client).await.unwrap();
+            left.extend(runs.into_iter().map(|run| format!("{active} still has {run}")));
+        }
+        let primaries = match self {
+            Deployed::Single(_) | Deployed::Network(..) => vec![0],
+            Deployed::Sentinel(redis) => vec![redis.primary().await],
+            Deployed::Cluster(redis) => (0..redis.len()).filter(|i| redis.node(*i).runs()).collect(),
+        };
+        for primary in primaries {
+            let mut client = self.server(primary).client().await;
+            let keys: Vec<String> = cmd("KEYS").arg("*").query_async(&mut client).await.unwrap();
+            for key in keys {
+                // In a cluster the keys of a replica are its primary's to speak of.
+                let ttl = cmd("PTTL").arg(&key).query_async::<i64>(&mut client).await;
+                if ttl.is_ok_and(|ttl| ttl == -1) {
+                    left.push(format!("{key} has no end"));
+                }
+            }
+        }
+        left
+    }
+}
+
 pub(crate) fn log_key(session: &str) -> String {
     format!("ss:{{default:{session}}}:log")
 }

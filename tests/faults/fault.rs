@@ -23,8 +23,8 @@ pub(crate) struct Fault {
 pub(crate) enum Step {
     /// Lets time pass, in milliseconds.
     Wait(u64),
-    /// Streams of the kind that ends in the fault end now.
-    Ends,
+    /// Streams of the kind that ends in the fault end now, and others begin.
+    Turn,
     /// `kill -9` of the primary of the first session.
     Kill,
     /// Starts again what was killed, with its data.
@@ -41,7 +41,7 @@ pub(crate) enum Step {
     Heal,
     /// The network delays everything, in milliseconds each way.
     Delay(u64),
-    /// An administrator's command at every server that is a primary.
+    /// An administrator's command at the primary.
     Command(&'static [&'static str]),
     /// The same so often, a second apart.
     EverySecond(u32, &'static [&'static str]),
@@ -57,6 +57,10 @@ pub(crate) enum Step {
     Withhold,
     /// The slots of half of the sessions move to another primary.
     MoveSlots,
+    /// The primary serves the sidecars and nobody else: Sentinels and replicas take it for dead.
+    Isolate,
+    /// It is what it was, for everybody.
+    Rejoin,
     /// `kill -9` of the replica of the first session's primary.
     KillReplica,
     /// Waits until the deployment is whole.
@@ -72,59 +76,59 @@ const SECONDS: u64 = 1_000;
 pub(crate) const FAULTS: &[Fault] = &[
     Fault {
         quick: true,
-        ..single("none", "Nothing fails: what the rest is compared with.", &[Wait(2 * SECONDS), Ends])
+        ..single("none", "Nothing fails: what the rest is compared with.", &[Wait(2 * SECONDS), Turn])
     },
     Fault {
         quick: true,
         ..single(
             "redis-killed",
             "`kill -9` of Redis; started again after 5 s with its data (`appendonly yes`).",
-            &[Kill, Wait(SECONDS), Ends, Wait(4 * SECONDS), Restart],
+            &[Kill, Wait(SECONDS), Turn, Wait(4 * SECONDS), Restart],
         )
     },
-    single("redis-frozen", "SIGSTOP of Redis for 10 s.", &[Freeze, Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Thaw]),
+    single("redis-frozen", "SIGSTOP of Redis for 10 s.", &[Freeze, Wait(2 * SECONDS), Turn, Wait(8 * SECONDS), Thaw]),
     network(
         "network-cut-1s",
         "The connections between sidecars and Redis are closed and refused for 1 s.",
-        &[Cut, Wait(500), Ends, Wait(500), Heal],
+        &[Cut, Wait(500), Turn, Wait(500), Heal],
     ),
-    network("network-cut-30s", "The same for 30 s.", &[Cut, Wait(2 * SECONDS), Ends, Wait(28 * SECONDS), Heal]),
+    network("network-cut-30s", "The same for 30 s.", &[Cut, Wait(2 * SECONDS), Turn, Wait(28 * SECONDS), Heal]),
     network(
         "network-hole-10s",
         "The network between sidecars and Redis swallows everything for 10 s; nothing is refused.",
-        &[Hole, Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Heal],
+        &[Hole, Wait(2 * SECONDS), Turn, Wait(8 * SECONDS), Heal],
     ),
     network(
         "network-slow",
         "50 ms each way between sidecars and Redis for 10 s.",
-        &[Delay(50), Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Delay(0)],
+        &[Delay(50), Wait(2 * SECONDS), Turn, Wait(8 * SECONDS), Delay(0)],
     ),
     single(
         "pubsub-killed",
         "`CLIENT KILL TYPE pubsub` every second, 10 times.",
         &[
             EverySecond(5, &["CLIENT", "KILL", "TYPE", "pubsub"]),
-            Ends,
+            Turn,
             EverySecond(5, &["CLIENT", "KILL", "TYPE", "pubsub"]),
         ],
     ),
     single(
         "scripts-flushed",
         "`SCRIPT FLUSH` every second, 10 times.",
-        &[EverySecond(5, &["SCRIPT", "FLUSH"]), Ends, EverySecond(5, &["SCRIPT", "FLUSH"])],
+        &[EverySecond(5, &["SCRIPT", "FLUSH"]), Turn, EverySecond(5, &["SCRIPT", "FLUSH"])],
     ),
     Fault {
         quick: true,
         ..single(
             "flushed",
             "`FLUSHALL`: everything is gone.",
-            &[Command(&["FLUSHALL"]), Wait(2 * SECONDS), Ends, Wait(3 * SECONDS)],
+            &[Command(&["FLUSHALL"]), Wait(2 * SECONDS), Turn, Wait(3 * SECONDS)],
         )
     },
     single(
         "memory-full",
         "`maxmemory` below what is in use for 10 s (`noeviction`).",
-        &[Fill, Wait(2 * SECONDS), Ends, Wait(8 * SECONDS), Command(&["CONFIG", "SET", "maxmemory", "0"])],
+        &[Fill, Wait(2 * SECONDS), Turn, Wait(8 * SECONDS), Command(&["CONFIG", "SET", "maxmemory", "0"])],
     ),
     single(
         "access-revoked",
@@ -133,7 +137,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             Command(&["ACL", "SETUSER", "side", "off"]),
             Command(&["CLIENT", "KILL", "USER", "side"]),
             Wait(2 * SECONDS),
-            Ends,
+            Turn,
             Wait(8 * SECONDS),
             Command(&["ACL", "SETUSER", "side", "on"]),
         ],
@@ -143,53 +147,122 @@ pub(crate) const FAULTS: &[Fault] = &[
         ..single(
             "sidecar-killed",
             "`kill -9` of one sidecar: its runs are interrupted, its subscribers go to the other.",
-            &[Ends, KillSidecar, Wait(6 * SECONDS)],
+            &[Turn, KillSidecar, Wait(6 * SECONDS)],
         )
     },
-    sentinel("sentinel-failover", "`SENTINEL FAILOVER`.", &[FailOver, Ends, Wait(2 * SECONDS), Settle]),
+    sentinel("sentinel-failover", "`SENTINEL FAILOVER`.", &[FailOver, Turn, Wait(2 * SECONDS), Settle]),
     sentinel(
         "sentinel-primary-killed",
         "`kill -9` of the primary; the Sentinels promote a replica; the old one comes back as a replica.",
-        &[Kill, Wait(SECONDS), Ends, Promoted, Restart, Settle],
+        &[Kill, Wait(SECONDS), Turn, Promoted, Restart, Settle],
     ),
     sentinel(
         "sentinel-primary-frozen",
         "SIGSTOP of the primary until the Sentinels have promoted a replica and 3 s longer.",
-        &[Freeze, Wait(SECONDS), Ends, Promoted, Wait(3 * SECONDS), Thaw, Settle],
+        &[Freeze, Wait(SECONDS), Turn, Promoted, Wait(3 * SECONDS), Thaw, Settle],
     ),
-    sentinel(
-        "sentinel-tail-lost",
-        "The primary is killed 2 s after its replicas got their last byte: what is promoted lacks 2 s.",
-        &[Withhold, Wait(SECONDS), Ends, Wait(SECONDS), Kill, Promoted, Restart, Settle],
-    ),
+    Fault {
+        quick: true,
+        ..sentinel(
+            "sentinel-tail-lost",
+            "The primary is killed 2 s after its replicas got their last byte: what is promoted lacks 2 s.",
+            &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+        )
+    },
     Fault {
         clock_ahead: Duration::from_secs(10),
         ..sentinel(
             "sentinel-tail-lost-clock-behind",
             "The same, and the clock of what is promoted is 10 s behind.",
-            &[Withhold, Wait(SECONDS), Ends, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+            &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
         )
     },
-    cluster("cluster-failover", "`CLUSTER FAILOVER` at a replica.", &[FailOver, Ends, Wait(2 * SECONDS), Settle]),
+    sentinel(
+        "sentinel-tail-lost-deaf",
+        "The same, while subscriptions are cut every second and have to be rebuilt.",
+        &[
+            Withhold,
+            EverySecond(1, &["CLIENT", "KILL", "TYPE", "pubsub"]),
+            Turn,
+            EverySecond(1, &["CLIENT", "KILL", "TYPE", "pubsub"]),
+            Kill,
+            Promoted,
+            EverySecond(3, &["CLIENT", "KILL", "TYPE", "pubsub"]),
+            Restart,
+            Settle,
+        ],
+    ),
+    sentinel(
+        "sentinel-partition",
+        "Sentinels and replicas cannot reach the primary, the sidecars can; 3 s after the promotion it is reached again.",
+        &[Isolate, Wait(500), Turn, Promoted, Wait(3 * SECONDS), Rejoin, Settle],
+    ),
+    sentinel(
+        "sentinel-tail-lost-with-its-owner",
+        "The tail is lost, and so is one of the sidecars that wrote it.",
+        &[
+            Withhold,
+            Wait(SECONDS),
+            Turn,
+            Wait(SECONDS),
+            KillSidecar,
+            Kill,
+            Promoted,
+            Restart,
+            Settle,
+            Wait(6 * SECONDS),
+        ],
+    ),
+    cluster("cluster-failover", "`CLUSTER FAILOVER` at a replica.", &[FailOver, Turn, Wait(2 * SECONDS), Settle]),
     cluster(
         "cluster-primary-killed",
         "`kill -9` of a primary; its replica is promoted; the old one comes back as a replica.",
-        &[Kill, Wait(SECONDS), Ends, Promoted, Restart, Settle],
+        &[Kill, Wait(SECONDS), Turn, Promoted, Restart, Settle],
     ),
     cluster(
         "cluster-tail-lost",
         "A primary is killed 2 s after its replica got its last byte.",
-        &[Withhold, Wait(SECONDS), Ends, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+        &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+    ),
+    Fault {
+        clock_ahead: Duration::from_secs(10),
+        ..cluster(
+            "cluster-tail-lost-clock-behind",
+            "The same, and the clock of what is promoted is 10 s behind.",
+            &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+        )
+    },
+    cluster(
+        "cluster-primary-frozen",
+        "SIGSTOP of a primary until its replica is promoted and 3 s longer.",
+        &[Freeze, Wait(SECONDS), Turn, Promoted, Wait(3 * SECONDS), Thaw, Settle],
     ),
     cluster(
         "cluster-slots-moved",
-        "The slots of half of the sessions move to other primaries, one after the other.",
-        &[MoveSlots, Ends, Settle],
+        "The slots of half of the sessions move to other primaries, key by key, one after the other.",
+        &[Turn, MoveSlots, Settle],
+    ),
+    cluster(
+        "cluster-flaps",
+        "`CLUSTER FAILOVER` there and back, three times.",
+        &[
+            FailOver,
+            Wait(SECONDS),
+            FailOver,
+            Turn,
+            FailOver,
+            Wait(SECONDS),
+            FailOver,
+            FailOver,
+            Wait(500),
+            FailOver,
+            Settle,
+        ],
     ),
     cluster(
         "cluster-replica-killed",
         "`kill -9` of a replica, for 5 s.",
-        &[KillReplica, Wait(2 * SECONDS), Ends, Wait(3 * SECONDS), Restart, Settle],
+        &[KillReplica, Wait(2 * SECONDS), Turn, Wait(3 * SECONDS), Restart, Settle],
     ),
 ];
 

@@ -15,6 +15,8 @@ pub(crate) struct Row {
     pub(crate) lost: u64,
     /// Events that are named as lost.
     pub(crate) named: u64,
+    /// Events that a subscriber saw and a gap took back, and that are not in the log again.
+    pub(crate) taken_back: u64,
     /// Twice in the log, or twice at a subscriber.
     pub(crate) duplicated: u64,
     /// Other content, other order, another number of terminals than one, a view that is not the log.
@@ -25,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) gaps: u64,
     /// The longest time between two events that any subscriber saw.
     pub(crate) stall: Duration,
+    /// The most memory that a sidecar had, bytes.
+    pub(crate) memory: u64,
     /// From the death of a sidecar until the last of its runs was seen to have ended.
     pub(crate) ended_after: Option<Duration>,
     /// The first breaches, in words.
@@ -32,8 +36,8 @@ pub(crate) struct Row {
 }
 
 /// What the columns are.
-pub(crate) const HEADER: &str = "| fault | written | delivered | lost | named as lost | twice | wrong | interrupted | gaps told | worst stall | holds |\n\
-                                 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|";
+pub(crate) const HEADER: &str = "| fault | written | delivered | lost | named as lost | taken back | twice | wrong | interrupted | gaps told | worst stall | memory | holds |\n\
+                                 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|";
 
 impl Row {
     /// Whether the invariants hold.
@@ -52,9 +56,26 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { name, written, delivered, lost, named, duplicated, wrong, interrupted, gaps, stall, .. } = self;
+        let Row {
+            name,
+            written,
+            delivered,
+            lost,
+            named,
+            taken_back,
+            duplicated,
+            wrong,
+            interrupted,
+            gaps,
+            stall,
+            memory,
+            ..
+        } = self;
         let (stall, holds) = (stall.as_millis(), if self.holds() { "yes" } else { "**no**" });
-        write!(f, "| `{name}` | {written} | {delivered} | {lost} | {named} | {duplicated} | {wrong} | {interrupted} ")?;
-        write!(f, "| {gaps} | {stall} ms | {holds} |")
+        write!(
+            f,
+            "| `{name}` | {written} | {delivered} | {lost} | {named} | {taken_back} | {duplicated} | {wrong} | {interrupted} "
+        )?;
+        write!(f, "| {gaps} | {stall} ms | {} MiB | {holds} |", memory >> 20)
     }
 }

@@ -15,24 +15,27 @@ use crate::deployed::{Deployed, log_key};
 use crate::fault::{Fault, Step};
 use crate::row::Row;
 use crate::scale::Scale;
-use crate::subscriber::Subscriber;
+use crate::subscriber::{Subscriber, Told};
 use crate::support::{ClusterFailover, Sidecar, Towards, until, within};
 use crate::verdict;
 
 /// How long after the end of everything a reader may need to know all of it.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 
+/// A slot that moves is between two nodes for this long, and each of its keys after the one before.
+const SLOT_PAUSE: Duration = Duration::from_millis(20);
+
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Everything that is on the stage.
 pub(crate) struct Scene {
     // Fields are dropped in this order: the sidecars before what they need.
-    sidecars: Vec<Sidecar>,
+    pub(crate) sidecars: Vec<Sidecar>,
     pub(crate) agents: Agents,
     pub(crate) store: Deployed,
     pub(crate) subscribers: Vec<Subscriber>,
-    sessions: Vec<String>,
-    stop: watch::Sender<bool>,
+    pub(crate) sessions: Vec<String>,
+    told: watch::Sender<Told>,
     /// A server that was killed or frozen, for its return.
     down: Option<usize>,
     /// The primary before anything happened to it.
@@ -53,19 +56,22 @@ pub(crate) async fn play(fault: &Fault, scale: Scale) -> Row {
         begun.push(run.await.unwrap());
     }
     sleep(scale.calm).await;
-    // Begun while the fault is there: kept as soon as the store can.
-    let late = scene.runs("late", late..scale.runs);
+    let mut begins = Vec::new();
     for step in fault.steps {
+        if let Step::Turn = step {
+            // Kept as soon as the store can.
+            begins = scene.runs("late", late..scale.runs);
+        }
         scene.step(*step).await;
     }
-    for run in late {
+    for run in begins {
         begun.push(within("a run that is kept", run).await.unwrap());
     }
     sleep(scale.calm).await;
     scene.agents.begin(Act::After);
     let logs = scene.everybody_knows_everything(&begun).await;
-    scene.stop.send_replace(true);
-    verdict::of(fault, &scene, begun, &logs).await
+    scene.told.send_replace(Told::Stop);
+    verdict::of(fault, &mut scene, begun, &logs).await
 }
 
 impl Scene {
@@ -80,16 +86,16 @@ impl Scene {
         }
         let sessions: Vec<String> = (0..scale.sessions).map(|i| format!("session-{i}")).collect();
         let first = store.primary_of(&sessions[0]).await;
-        let (stop, stopping) = watch::channel(false);
+        let (told, hears) = watch::channel(Told::Read);
         let urls = [sidecars[0].url(), sidecars[1].url()];
         let subscribers = (0..scale.subscribers).map(|i| {
             let [a, b] = urls.clone();
             let urls = if (i / scale.sessions).is_multiple_of(2) { [a, b] } else { [b, a] };
-            Subscriber::start(sessions[i % scale.sessions].clone(), urls, stopping.clone())
+            Subscriber::start(sessions[i % scale.sessions].clone(), urls, hears.clone())
         });
         let subscribers = subscribers.collect();
         let (down, sidecar_killed) = (None, None);
-        Scene { sidecars, agents, store, subscribers, sessions, stop, down, first, sidecar_killed }
+        Scene { sidecars, agents, store, subscribers, sessions, told, down, first, sidecar_killed }
     }
 
     /// Begins runs, half of them through each sidecar; of every other the caller stays.
@@ -107,7 +113,7 @@ impl Scene {
     async fn step(&mut self, step: Step) {
         match step {
             Step::Wait(ms) => sleep(Duration::from_millis(ms)).await,
-            Step::Ends => self.agents.begin(Act::During),
+            Step::Turn => self.agents.begin(Act::During),
             Step::Kill => {
                 self.down = Some(self.first);
                 self.store.server_mut(self.first).kill();
@@ -147,6 +153,9 @@ impl Scene {
             Step::FailOver => self.fail_over().await,
             Step::Promoted => self.promoted().await,
             Step::Withhold => self.store.server(self.first).withhold_from_replicas().await,
+            // The administrator's user is also that of replicas and Sentinels.
+            Step::Isolate => self.at_the_first(&["ACL", "SETUSER", "default", "-@all", "+acl", "+client"]).await,
+            Step::Rejoin => self.at_the_first(&["ACL", "SETUSER", "default", "+@all"]).await,
             Step::MoveSlots => self.move_slots().await,
             Step::KillReplica => {
                 let session = log_key(&self.sessions[0]);
@@ -160,8 +169,17 @@ impl Scene {
     }
 
     async fn command(&self, words: &[&str]) {
+        let primary = self.store.primary_of(&self.sessions[0]).await;
+        let mut client = self.store.server(primary).client().await;
+        cmd(words[0]).arg(&words[1..]).query_async::<redis::Value>(&mut client).await.unwrap();
+    }
+
+    async fn at_the_first(&self, words: &[&str]) {
         let mut client = self.store.server(self.first).client().await;
         cmd(words[0]).arg(&words[1..]).query_async::<redis::Value>(&mut client).await.unwrap();
+        // What is connected already keeps its streams of replication.
+        let kill = ["KILL", "TYPE", "replica"];
+        cmd("CLIENT").arg(&kill).query_async::<u64>(&mut client).await.unwrap();
     }
 
     /// `maxmemory` below what is in use.
@@ -203,7 +221,10 @@ impl Scene {
             let slot = cluster.slot_of(&log_key(session)).await;
             let from = cluster.primary_of(slot).await;
             let to = (from + 1) % 3;
-            cluster.migrate_slot(slot, to).await;
+            cluster.begin_migration(slot, to).await;
+            sleep(SLOT_PAUSE).await;
+            cluster.move_keys_slowly(slot, from, to, SLOT_PAUSE).await;
+            cluster.end_migration(slot, from, to).await;
         }
     }
 

@@ -2,7 +2,7 @@
 //! where it was, at the other sidecar if need be.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) offset: Offset,
+    /// Whether it is an event.
+    pub(crate) event: bool,
     /// Of its kind, its run, its name or state and, for events, its data.
     pub(crate) content: u64,
 }
@@ -49,6 +51,8 @@ pub(crate) struct Ledger {
     pub(crate) missed: u64,
     /// Other breaches, the first few in words.
     pub(crate) wrong: Vec<String>,
+    /// The contents of what a gap took back.
+    pub(crate) taken_back: HashSet<u64>,
     /// Gaps by reason.
     pub(crate) gaps: HashMap<String, u64>,
     /// Longest time between two events.
@@ -57,6 +61,17 @@ pub(crate) struct Ledger {
     /// When it saw the terminal of a run.
     pub(crate) terminals: HashMap<String, Instant>,
     pub(crate) connections: u64,
+}
+
+/// What subscribers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Be connected.
+    Read,
+    /// Be away.
+    Leave,
+    /// It is over.
+    Stop,
 }
 
 /// A subscriber under way.
@@ -85,10 +100,10 @@ struct Frame<'a> {
 }
 
 impl Subscriber {
-    /// Reads a session from its start until told to stop. `urls` of both sidecars, its own first.
-    pub(crate) fn start(session: String, urls: [String; 2], stop: watch::Receiver<bool>) -> Self {
+    /// Reads a session from its start as it is told. `urls` of both sidecars, its own first.
+    pub(crate) fn start(session: String, urls: [String; 2], told: watch::Receiver<Told>) -> Self {
         let subscriber = Subscriber { session, ledger: Arc::default() };
-        tokio::spawn(subscriber.clone().read(urls, stop));
+        tokio::spawn(subscriber.clone().read(urls, told));
         subscriber
     }
 
@@ -97,14 +112,21 @@ impl Subscriber {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(self, urls: [String; 2], mut stop: watch::Receiver<bool>) {
-        for attempt in 0.. {
+    async fn read(self, urls: [String; 2], mut told: watch::Receiver<Told>) {
+        let mut attempt = 0;
+        loop {
+            let now = told.wait_for(|told| *told != Told::Leave).await.map_or(Told::Stop, |told| *told);
+            if now == Told::Stop {
+                return;
+            }
             tokio::select! {
                 // The other one is tried when the own one has just failed.
-                _ = self.connection(&urls[attempt % 2]) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = self.connection(&urls[attempt % 2]) => {
+                    attempt += 1;
+                    sleep(AGAIN).await;
+                }
+                () = async { drop(told.wait_for(|told| *told != Told::Read).await) } => {}
             }
-            sleep(AGAIN).await;
         }
     }
 
@@ -196,7 +218,7 @@ impl Ledger {
         let data = frame.json.map(RawValue::get).or(frame.text.as_deref());
         let name = frame.event.or(frame.state);
         let content = content(frame.kind, frame.run, name, data.filter(|_| frame.kind == "event"));
-        self.view.push(Entry { offset, content });
+        self.view.push(Entry { offset, event: frame.kind == "event", content });
         let ended = matches!(frame.state, Some("completed" | "failed" | "cancelled" | "interrupted"));
         if let (Some(run), true) = (frame.run, frame.kind == "run" && ended) {
             self.terminals.insert(run.to_owned(), Instant::now());
@@ -212,7 +234,8 @@ impl Ledger {
         let reason = frame.reason.as_deref().unwrap();
         *self.gaps.entry(reason.to_owned()).or_default() += 1;
         if reason == "rolled_back" {
-            self.view.retain(|entry| entry.offset.seq <= to.seq);
+            let kept = self.view.partition_point(|entry| entry.offset.seq <= to.seq);
+            self.taken_back.extend(self.view.drain(kept..).filter(|entry| entry.event).map(|entry| entry.content));
         } else if to < at {
             self.breach(|| format!("a gap that goes back: {text}"));
         }

@@ -33,6 +33,11 @@ async fn the_runs_of_a_sidecar_that_is_killed_are_interrupted_and_its_subscriber
     holds("sidecar-killed").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_failover_that_loses_a_tail_everything_is_there_again_and_every_subscriber_hears_it() {
+    holds("sentinel-tail-lost").await;
+}
+
 /// `FAULTS`: names, separated by blanks; all where it is empty or missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: scripts/faults plays it"]

@@ -1,10 +1,11 @@
 //! Whether what was promised was kept: agents, callers, subscribers and the log are held against each
 //! other.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::agents;
 use crate::caller::{Begun, Got};
@@ -21,6 +22,11 @@ const ENDED_WITHIN: Duration = Duration::from_secs(5);
 /// How much later a busy machine may see it.
 const SEEN_LATER: Duration = Duration::from_secs(1);
 
+/// Within which time nothing is left of what has ended.
+const TIDY_WITHIN: Duration = Duration::from_secs(15);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// The terminals of a run in a log.
 pub(crate) fn terminals<'a, 'b>(log: &'a [Stored], run: &'b str) -> impl Iterator<Item = &'a str> + use<'a, 'b> {
     of_run(log, run)
@@ -30,14 +36,25 @@ pub(crate) fn terminals<'a, 'b>(log: &'a [Stored], run: &'b str) -> impl Iterato
 }
 
 /// Holds everything against everything.
-pub(crate) async fn of(fault: &Fault, scene: &Scene, begun: Vec<Begun>, logs: &HashMap<String, Vec<Stored>>) -> Row {
+pub(crate) async fn of(
+    fault: &Fault,
+    scene: &mut Scene,
+    begun: Vec<Begun>,
+    logs: &HashMap<String, Vec<Stored>>,
+) -> Row {
     let mut row = Row { name: fault.name, ..Row::default() };
     for log in logs.values() {
         contiguous(&mut row, log);
     }
+    let mut taken_back = HashSet::new();
     for subscriber in &scene.subscribers {
         seen(&mut row, subscriber, &logs[&subscriber.session]);
+        taken_back.extend(&subscriber.ledger().taken_back);
     }
+    for stored in logs.values().flatten() {
+        taken_back.remove(&entry(stored).content);
+    }
+    row.taken_back = taken_back.len() as u64;
     for mut run in begun {
         let log = &logs[&run.session];
         let dead = scene.sidecar_killed.is_some() && run.sidecar == 1;
@@ -56,7 +73,40 @@ pub(crate) async fn of(fault: &Fault, scene: &Scene, begun: Vec<Begun>, logs: &H
             }
         }
     }
+    if row.taken_back > row.named && scene.sidecar_killed.is_none() {
+        let taken_back = row.taken_back;
+        row.breach(|| format!("{taken_back} events were taken back, and their owners live"));
+    }
+    afterwards(&mut row, scene).await;
     row
+}
+
+/// Sidecars that live are ready, and nothing is left behind.
+async fn afterwards(row: &mut Row, scene: &mut Scene) {
+    let begun = Instant::now();
+    loop {
+        let mut left = scene.store.left_over(&scene.sessions).await;
+        for (i, sidecar) in scene.sidecars.iter_mut().enumerate() {
+            if i == 1 && scene.sidecar_killed.is_some() {
+                continue;
+            }
+            row.memory = row.memory.max(sidecar.process().peak_memory());
+            let status = sidecar.health("/readyz").await.status;
+            if status != 200 {
+                left.push(format!("sidecar {i} is not ready: {status}"));
+            }
+        }
+        if left.is_empty() {
+            return;
+        }
+        if begun.elapsed() > TIDY_WITHIN {
+            for left in left {
+                row.breach(|| left);
+            }
+            return;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
 }
 
 fn contiguous(row: &mut Row, log: &[Stored]) {
@@ -93,10 +143,15 @@ fn seen(row: &mut Row, subscriber: &Subscriber, log: &[Stored]) {
     }
 }
 
-fn entry((offset, fields): &Stored) -> Entry {
+/// What everybody must see of it.
+pub(crate) fn entry((offset, fields): &Stored) -> Entry {
     let kind = field(fields, "kind").unwrap_or("event");
     let data = field(fields, "data").filter(|_| kind == "event");
-    Entry { offset: *offset, content: content(kind, field(fields, "run"), field(fields, "event"), data) }
+    Entry {
+        offset: *offset,
+        event: kind == "event",
+        content: content(kind, field(fields, "run"), field(fields, "event"), data),
+    }
 }
 
 /// A run's events are what its agent said, once each; it has one terminal, which is returned.

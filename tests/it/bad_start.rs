@@ -53,6 +53,10 @@ async fn while_redis_is_away_clients_are_told_and_stay_connected() {
     stage.store.redis().kill();
     let status = device.collect_until(|message| message.kind() == "status").await.pop().unwrap();
     assert_eq!((&status["code"], &status["retryable"]), (&json!("store_unavailable"), &json!(true)));
+    // It stays in service: its neighbours have the same store, and plain streams still flow.
+    let ready = stage.sidecar.health("/readyz").await;
+    assert_eq!(ready.status, 200);
+    assert_eq!(ready.json().await["store"], "down");
     stage.store.redis().restart();
     let status = device.collect_until(|message| message.kind() == "status").await.pop().unwrap();
     assert_eq!(status["code"], "ok");
@@ -71,6 +75,57 @@ async fn a_redis_that_refuses_the_password_is_said_without_repeating_it() {
     assert!(refused.output.contains("password") || refused.output.contains("WRONGPASS"), "{}", refused.output);
     assert!(!refused.output.contains("p4ss"), "{}", refused.output);
     let sidecar = Sidecar::of(agent.url()).store(redis.url_as(":s3cret")).start().await;
+    assert!(!sidecar.log().contains("s3cret"), "{}", sidecar.log());
+}
+
+#[tokio::test]
+async fn a_redis_that_is_something_else_is_said_with_what_to_write() {
+    let (plain, encrypted) = (RedisServer::start(), RedisServerOptions::default().tls().start());
+    let (stranger, member) =
+        (RedisServerOptions::default().tls().start(), RedisServerOptions::default().cluster().start());
+    let at = |scheme: &str, server: &RedisServer, rest: &str| format!("{scheme}://127.0.0.1:{}{rest}", server.port());
+    let ca = format!("ca_file = \"{}\"", stranger.ca_file().display());
+    for (url, store, says) in [
+        (at("redis", &plain, "/99"), "", "has no database 99"),
+        (at("rediss", &plain, ""), "", "write redis://"),
+        (at("redis", &encrypted, ""), "", "write rediss://"),
+        (at("rediss", &encrypted, ""), "", "store.ca_file"),
+        (at("rediss", &encrypted, ""), &*ca, "store.ca_file"),
+        (at("redis-cluster", &plain, ""), "", "write redis://"),
+        (at("redis", &member, ""), "", "write redis-cluster://"),
+        (at("redis-sentinel", &plain, "?master=m"), "", "26379"),
+        (at("redis", &plain, ""), "ack = \"replicated\"", "store.ack"),
+        (at("redis", &plain, "").replace("//", "//user:s3cret@"), "", "the credentials of user"),
+    ] {
+        let sidecar = Sidecar::of("http://127.0.0.1:9").store(&*url).config(&format!("[store]\n{store}"));
+        let refused = sidecar.does_not_start().await;
+        assert_eq!(refused.code, 4, "{url} {store}: {}", refused.output);
+        assert!(refused.output.contains(says), "{url} {store}: {}", refused.output);
+        assert!(!refused.output.contains("s3cret"), "{}", refused.output);
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_may_drop_sessions_is_warned_about_in_the_log_and_where_the_platform_looks() {
+    let redis = RedisServerOptions::default().directive("maxmemory-policy allkeys-lru").start();
+    let sidecar = Sidecar::of("http://127.0.0.1:9").store(redis.url()).start().await;
+    let ready = sidecar.health("/readyz").await.json().await;
+    assert_eq!(ready["ready"], true, "a warning is no outage: {ready}");
+    let warnings = ready["store_warnings"].to_string();
+    for setting in ["maxmemory-policy", "allkeys-lru", "noeviction", "appendonly"] {
+        assert!(warnings.contains(setting) && sidecar.log().contains(setting), "{setting}: {ready}");
+    }
+}
+
+#[tokio::test]
+async fn the_password_of_a_redis_comes_from_a_file() {
+    let redis = RedisServerOptions::default()
+        .directive("user side on >s3cret ~ss:* resetchannels &ss:* +@all -@dangerous +info")
+        .start();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "s3cret\n").unwrap();
+    let place = format!("[store]\npassword = \"file:{}\"", file.path().display());
+    let sidecar = Sidecar::of("http://127.0.0.1:9").store(redis.url_as("side")).config(&place).start().await;
     assert!(!sidecar.log().contains("s3cret"), "{}", sidecar.log());
 }
 

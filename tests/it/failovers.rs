@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::timeout;
 
+use super::writers::post;
 use crate::support::{
     End, FaultProxy, Message, RedisServer, RedisServerOptions, Run, ScriptedAgent, Sidecar, WebSocket, events_of,
     terminal_of, until,
@@ -106,8 +108,13 @@ struct Subscriber {
 impl Subscriber {
     /// Reads until its view has so many entries.
     async fn has(&mut self, count: usize) {
-        while self.view.len() < count {
-            self.step().await;
+        let reading = async {
+            while self.view.len() < count {
+                self.step().await;
+            }
+        };
+        if timeout(PATIENCE, reading).await.is_err() {
+            panic!("it has not {count} entries: {:#?}", self.view);
         }
     }
 
@@ -118,7 +125,7 @@ impl Subscriber {
                 self.step().await;
             }
         };
-        if tokio::time::timeout(PATIENCE, agreeing).await.is_err() {
+        if timeout(PATIENCE, agreeing).await.is_err() {
             panic!("the view stays another: {:#?}\nthe log: {log:#?}", self.view);
         }
         let plain = |entries: &[Message]| entries.iter().map(Message::entry).collect::<Vec<_>>();
@@ -287,4 +294,54 @@ async fn what_is_cancelled_stays_cancelled_though_the_store_lost_the_flag_and_th
     let log = stage.ended("s", &[&run.id]).await;
     assert_eq!(terminal_of(&log, &run.id)["state"], "cancelled");
     assert_eq!(data_of(&log, &run), ["a"]);
+}
+
+#[tokio::test]
+async fn what_devices_have_published_is_there_again_after_a_failover_that_lost_it() {
+    let mut stage = Deployment::with_replicas(1).await;
+    let (run, mut subscriber) = (stage.run("s").await, stage.subscriber("s").await);
+    let mut device = stage.sidecar.connect().await;
+    let mut publish = async |n: u64| {
+        let publish = json!({"type": "publish", "session": "s", "data": n});
+        assert_eq!(device.ask(publish).await.kind(), "ack");
+    };
+    publish(1).await;
+    stage.cut_off(1).await;
+    publish(2).await;
+    publish(3).await;
+    subscriber.has(4).await;
+    stage.fail_over_to(1);
+    let id = run.id.clone();
+    end(run, &[]).await;
+    let log = until("what was published", async || {
+        let log = stage.ended("s", &[&id]).await;
+        (log.len() == 5).then_some(log)
+    })
+    .await;
+    let published = log.iter().filter(|entry| entry.kind() == "event").map(|entry| entry["json"].clone());
+    assert_eq!(published.collect::<Vec<_>>(), [json!(1), json!(2), json!(3)]);
+    subscriber.agrees_with(&log).await;
+}
+
+/// Nobody but the sidecar has the lines that it has taken from an agent that numbers nothing.
+#[tokio::test]
+async fn what_an_agent_has_written_is_there_again_in_its_order_after_a_failover_that_lost_it() {
+    let stage = Deployment::with_replicas(1).await;
+    let mut lines = post(&stage.sidecar, "application/jsonl").upload().await;
+    let mut subscriber = stage.subscriber("s").await;
+    for n in 0..4 {
+        lines.write(format!("{{\"json\":{n}}}\n")).await;
+        subscriber.has(n + 1).await;
+        if n == 1 {
+            stage.cut_off(1).await;
+        }
+    }
+    stage.fail_over_to(1);
+    lines.write("{\"json\":4}\n").await;
+    let said = lines.end().await;
+    assert_eq!(said.status, 200, "{said:?}");
+    let log = stage.sidecar.entries("s").await;
+    let numbers: Vec<_> = log.iter().map(|entry| entry["json"].clone()).collect();
+    assert_eq!(numbers, (0..5).map(|n| json!(n)).collect::<Vec<_>>());
+    subscriber.agrees_with(&log).await;
 }

@@ -10,7 +10,10 @@ use sidestream::log::embedded::{EmbeddedLog, EmbeddedOptions, Location};
 use sidestream::log::redis::{RedisLog, RedisOptions};
 use sidestream::log::{Log, Retention};
 
-use crate::redis_server::{RedisServer, RedisServerOptions};
+use crate::redis_server::RedisServerOptions;
+
+/// Who the suite is on Redis: what `docs/store-layout.md` says is enough for a user is enough for all of it.
+const USER: &str = "user side on >secret ~ss:* resetchannels &ss:* +@all -@dangerous +info";
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +29,12 @@ pub enum Store {
     Cluster,
 }
 
-/// A case that is yet to be run, and its name.
-pub type Case = (&'static str, std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
+/// The name of a case, and what runs it.
+#[allow(dead_code, reason = "used by some of the test binaries")]
+pub type Case = (&'static str, fn() -> std::pin::Pin<Box<dyn Future<Output = ()>>>);
 
 /// The address of the cluster that cases share.
+#[allow(dead_code, reason = "used by some of the test binaries")]
 pub static CLUSTER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 /// Makes a test of each case for every store. To add a store, add a line.
@@ -43,7 +48,7 @@ macro_rules! on_every_store {
         #[allow(dead_code, reason = "used by some of the test binaries")]
         pub fn on_a_cluster() -> Vec<crate::stores::Case> {
             vec![$(
-                (concat!(module_path!(), "::", stringify!($case)), Box::pin($case(crate::stores::Store::Cluster)))
+                (concat!(module_path!(), "::", stringify!($case)), || Box::pin($case(crate::stores::Store::Cluster)))
             ),+]
         }
     };
@@ -82,17 +87,14 @@ impl Store {
                 OpenStore { log, redis: Some(options), _keep: Box::new(()) }
             }
             Store::Redis | Store::Redis62 => {
+                let options = RedisServerOptions::default().directive(USER);
                 let server = match self {
-                    Store::Redis62 => RedisServerOptions::default().version_6_2().start(),
-                    _ => RedisServer::start(),
+                    Store::Redis62 => options.version_6_2().start(),
+                    _ => options.start(),
                 };
-                let options = RedisOptions { retention, ..RedisOptions::new(server.url()) };
-                let log = RedisLog::connect(options).await.expect("the server is usable");
-                OpenStore {
-                    log,
-                    redis: Some(RedisOptions { retention, ..RedisOptions::new(server.url()) }),
-                    _keep: Box::new(server),
-                }
+                let options = RedisOptions { retention, ..RedisOptions::new(server.url_as("side:secret")) };
+                let log = RedisLog::connect(options.clone()).await.expect("the server is usable");
+                OpenStore { log, redis: Some(options), _keep: Box::new(server) }
             }
         }
     }

@@ -186,13 +186,23 @@ impl RedisCluster {
 
     /// The second third: the keys that are there now.
     pub async fn move_keys(&self, slot: u16, from: usize, to: usize) {
-        let (slot, at_once) = (slot.to_string(), KEYS_AT_ONCE.to_string());
+        self.move_some(slot, from, to, KEYS_AT_ONCE, Duration::ZERO).await;
+    }
+
+    /// The same key by key, with a pause before each: meanwhile neither node has all keys of the slot.
+    pub async fn move_keys_slowly(&self, slot: u16, from: usize, to: usize, pause: Duration) {
+        self.move_some(slot, from, to, 1, pause).await;
+    }
+
+    async fn move_some(&self, slot: u16, from: usize, to: usize, at_once: usize, pause: Duration) {
+        let (slot, at_once) = (slot.to_string(), at_once.to_string());
         let port = self.nodes[to].port().to_string();
         loop {
             let keys: Vec<String> = ask(&self.nodes[from], &["CLUSTER", "GETKEYSINSLOT", &slot, &at_once]).await;
             if keys.is_empty() {
                 return;
             }
+            sleep(pause).await;
             let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
             migrate.extend(keys.iter().map(String::as_str));
             let _: String = ask(&self.nodes[from], &migrate).await;

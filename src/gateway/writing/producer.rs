@@ -165,7 +165,24 @@ impl Writing {
 
     fn append(&self, append: Append) -> Flight {
         let (log, metrics) = (self.gateway.log.clone(), self.gateway.metrics.clone());
-        Box::pin(repeated(log, metrics, append, self.gateway.writers.patience))
+        let (publisher, ours) = (self.gateway.publisher.clone(), self.ours);
+        let appending = repeated(log, metrics, append, self.gateway.writers.patience);
+        Box::pin(async move {
+            let (append, outcome) = appending.await;
+            if ours {
+                // Nobody else has what the store may lose of it.
+                match &outcome {
+                    Ok(Appended::Stored { last, .. } | Appended::Duplicate { last, .. }) => {
+                        publisher.keep(&append.session, &append.records, *last).await;
+                    }
+                    Ok(Appended::RolledBack { .. } | Appended::Gap { .. }) => {
+                        publisher.restore_lost(&append.session).await;
+                    }
+                    _ => {}
+                }
+            }
+            (append, outcome)
+        })
     }
 
     /// What the log says of an append, and what follows for the rest of the body.
@@ -186,8 +203,9 @@ impl Writing {
                 self.advance(count, last);
                 Ok(())
             }
-            // The session has met a thousand producers since, and forgotten ours: we are another one.
-            Ok(Appended::Gap { .. }) if self.ours => {
+            // The store went back in time, and has by now what it had lost; or the session has met a thousand
+            // producers since, and forgotten ours: we are another one.
+            Ok(Appended::Gap { .. } | Appended::RolledBack { .. }) if self.ours => {
                 self.begin_again(append);
                 Ok(())
             }
@@ -229,7 +247,7 @@ impl Writing {
     /// Sends `append`, of which nothing was stored, as the first of a new producer.
     fn begin_again(&mut self, append: Append) {
         let Numbered { id, epoch, seq } = one_time_producer();
-        (self.writer, self.next_n) = (Writer::Producer { id, epoch }, seq);
+        (self.writer, self.next_n, self.seen) = (Writer::Producer { id, epoch }, seq, None);
         for record in append.records.into_iter().rev() {
             self.waiting_bytes += record.size();
             self.waiting.push_front(record);

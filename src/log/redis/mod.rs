@@ -11,6 +11,7 @@
 //! commands    what is said to an instance                mailbox     what our own instances have heard
 //! rows        lists of sessions
 //! target deployment   the options, checked; where the servers are (as crate::redis_url reads it)
+//! dialect     TLS where we speak none, and the other way round
 //! servers     which server is asked                      slots      which has what
 //! node        the connections to one: alive, or known to be down   server   what it is
 //! listener    the pub/sub connection to one              follow     who follows which session
@@ -33,6 +34,7 @@ mod claims;
 mod cluster;
 mod commands;
 mod deployment;
+mod dialect;
 mod fields;
 mod floor;
 mod follow;
@@ -62,5 +64,5 @@ mod subjects;
 mod takeover;
 mod target;
 
-pub use options::{Ack, RedisOptions, RefusedStore};
+pub use options::{Ack, ClientCertificate, Password, RedisOptions, RefusedStore};
 pub use store::RedisLog;

@@ -207,10 +207,13 @@ impl Node {
     pub(super) async fn start(self: &Arc<Self>) -> Result<(), super::RefusedStore> {
         let asked = Instant::now();
         let first = match self.establish().await {
-            Ok((mut link, uptime)) => {
+            Ok((mut link, server)) => {
+                if let Some(refused) = server.unfit(&self.common.target, &link.address) {
+                    return Err(refused);
+                }
                 // Not so after an attempt that failed: others may have had the same trouble.
                 if asked.elapsed() <= PROMPT {
-                    link.steady_before = uptime;
+                    link.steady_before = server.uptime;
                 }
                 let link = Arc::new(link);
                 self.up(&link);
@@ -413,8 +416,8 @@ impl Node {
         self.state.send_replace(State::Down(reason.into()));
     }
 
-    /// Connects, examines the server, and loads the scripts. The link, and the server's uptime.
-    async fn establish(&self) -> Result<(Link, Duration), NoServer> {
+    /// Connects, examines the server, and loads the scripts.
+    async fn establish(&self) -> Result<(Link, Server), NoServer> {
         let address = self.whereabouts.find(&self.common.target).await?;
         match tokio::time::timeout(CONNECT, self.connect(&address)).await {
             Ok(outcome) => outcome,
@@ -426,7 +429,7 @@ impl Node {
         }
     }
 
-    async fn connect(&self, address: &Address) -> Result<(Link, Duration), NoServer> {
+    async fn connect(&self, address: &Address) -> Result<(Link, Server), NoServer> {
         let target = &self.common.target;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -455,9 +458,9 @@ impl Node {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let vitals = Arc::new(Vitals::default());
         let (established, steady_before) = (Instant::now(), Duration::ZERO);
-        let (identity, address) = (server.identity.into(), address.clone());
+        let (identity, address) = (server.identity.as_str().into(), address.clone());
         let link = Link { generation, address, identity, writes, pages, barrier, vitals, established, steady_before };
-        Ok((link, server.uptime))
+        Ok((link, server))
     }
 
     fn heed(&self, server: &Server) {

@@ -16,11 +16,35 @@ pub enum Ack {
     Replicated,
 }
 
-/// How to reach the server, and how to use it.
+/// A password, or where it is found.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// This.
+    Text(String),
+    /// What the file holds when a connection is made, without the line's end.
+    File(PathBuf),
+}
+
+/// What proves to the server who we are, in the TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM file of the certificate, and of those between it and the authority's.
+    pub cert_file: PathBuf,
+    /// PEM file of its private key.
+    pub key_file: PathBuf,
+}
+
+/// How to reach the server, and how to use it. Files are read again for every connection.
 #[derive(Clone)]
 pub struct RedisOptions {
     /// `redis://`, `redis-sentinel://` or `redis-cluster://`: see [`crate::redis_url`].
     pub url: String,
+    /// The password of the URL's user, where the URL has none.
+    pub password: Option<Password>,
+    /// The user at the sentinels; `None`: their `default`.
+    pub sentinel_username: Option<String>,
+    /// The password at the sentinels; `None`: they ask for none.
+    pub sentinel_password: Option<Password>,
     /// What every key begins with: `A-Z a-z 0-9 . _ -`.
     pub key_prefix: String,
     /// How long sessions are kept.
@@ -29,6 +53,8 @@ pub struct RedisOptions {
     pub push_payload_limit: usize,
     /// PEM file of the authorities that sign the server's certificate, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// For servers that ask for a certificate.
+    pub client_certificate: Option<ClientCertificate>,
     /// When an entry counts as stored.
     pub ack: Ack,
     /// The longest that any operation takes; then it is `Unavailable`.
@@ -40,10 +66,14 @@ impl RedisOptions {
     pub fn new(url: impl Into<String>) -> Self {
         RedisOptions {
             url: url.into(),
+            password: None,
+            sentinel_username: None,
+            sentinel_password: None,
             key_prefix: "ss".into(),
             retention: Retention::default(),
             push_payload_limit: 64 << 10,
             ca_file: None,
+            client_certificate: None,
             ack: Ack::Memory,
             deadline: Duration::from_secs(2),
         }
@@ -57,6 +87,7 @@ impl fmt::Debug for RedisOptions {
             .field("retention", &self.retention)
             .field("push_payload_limit", &self.push_payload_limit)
             .field("ca_file", &self.ca_file)
+            .field("client_certificate", &self.client_certificate)
             .field("ack", &self.ack)
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
@@ -83,26 +114,40 @@ pub enum RefusedStore {
     /// The retention keeps nothing.
     #[error("store.ttl, store.max_entries and store.max_bytes must be greater than zero")]
     Retention,
-    /// The CA file cannot be used.
-    #[error("the CA file {path:?} of the store is not usable: {reason}")]
-    CaFile {
+    /// A file that an option names cannot be used.
+    #[error("{option}: the file {path:?} is not usable: {reason}")]
+    File {
+        /// The option.
+        option: &'static str,
         /// Where it is.
         path: PathBuf,
         /// What is wrong.
         reason: String,
     },
     /// The TLS handshake failed for a reason that does not pass by itself.
-    #[error("TLS with the Redis server at {address} failed: {reason}; name the CA that signed its certificate")]
+    #[error("TLS with the Redis server at {address} failed: {reason}; {advice}")]
     Tls {
         /// The server.
         address: String,
         /// What TLS said.
         reason: String,
+        /// What to change.
+        advice: &'static str,
+    },
+    /// We speak TLS and the server does not, or the other way round.
+    #[error("the Redis server at {address} speaks {speaks}: write {scheme}:// in the store URL")]
+    Scheme {
+        /// The server.
+        address: String,
+        /// What it speaks.
+        speaks: &'static str,
+        /// The scheme for that.
+        scheme: String,
     },
     /// User or password are wrong or missing.
     #[error(
-        "the Redis server at {address} refused the credentials of {user}: {reason}; write user and password into the \
-         store URL, redis://user:password@host (percent-encode special characters)"
+        "the Redis server at {address} refused the credentials of {user}: {reason}; mend user and password in the \
+         store URL, redis://user:password@host (percent-encode special characters), or what store.password names"
     )]
     Credentials {
         /// The server.
@@ -110,6 +155,32 @@ pub enum RefusedStore {
         /// Who was refused.
         user: String,
         /// What the server said.
+        reason: String,
+    },
+    /// User or password of the sentinels are wrong or missing.
+    #[error(
+        "the sentinel at {address} refused the credentials of {user}: {reason}; mend store.sentinel_username and \
+         store.sentinel_password (the store URL has those of the servers)"
+    )]
+    SentinelCredentials {
+        /// The sentinel.
+        address: String,
+        /// Who was refused.
+        user: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The user of the sentinels may not ask them.
+    #[error(
+        "the user {user} of the sentinel at {address} lacks a permission: {reason}; grant it with ACL SETUSER {user} \
+         +sentinel|master"
+    )]
+    SentinelPermission {
+        /// The sentinel.
+        address: String,
+        /// The user.
+        user: String,
+        /// What it said.
         reason: String,
     },
     /// The database number does not exist.
@@ -121,15 +192,19 @@ pub enum RefusedStore {
         db: i64,
     },
     /// The server is too old.
-    #[error("the Redis server at {address} is version {found}: version 6.2 or newer is needed")]
+    #[error("the Redis server at {address} is version {found}: version {needed} or newer is needed")]
     Version {
         /// The server.
         address: String,
         /// Its version.
         found: String,
+        /// The oldest that will do, and for what.
+        needed: &'static str,
     },
     /// The server is a part of a cluster.
-    #[error("the Redis server at {address} runs in cluster mode, which is not supported yet: use a single server")]
+    #[error(
+        "the Redis server at {address} runs in cluster mode: write redis-cluster:// (rediss-cluster://) in the store URL"
+    )]
     Cluster {
         /// The server.
         address: String,
@@ -143,15 +218,42 @@ pub enum RefusedStore {
         master: String,
     },
     /// The server is not a part of a cluster.
-    #[error("the Redis server at {address} is not in cluster mode: write redis:// instead of redis-cluster://")]
+    #[error("the Redis server at {address} is not in cluster mode: write redis:// (rediss://) in the store URL")]
     NoCluster {
+        /// The server.
+        address: String,
+    },
+    /// The server is a sentinel.
+    #[error(
+        "the server at {address} is a sentinel, which keeps no data: write redis-sentinel://…?master=NAME in the store \
+         URL"
+    )]
+    Sentinel {
+        /// The sentinel.
+        address: String,
+    },
+    /// The server is no sentinel.
+    #[error(
+        "the server at {address} is not a sentinel: write where the sentinels listen (26379 by default), or redis:// \
+         for a server by itself"
+    )]
+    NoSentinel {
+        /// The server.
+        address: String,
+    },
+    /// Entries are to be kept by a replica, and there is none.
+    #[error(
+        "store.ack is \"replicated\", and no replica follows the Redis server at {address}: attach one, or set \
+         store.ack = \"memory\""
+    )]
+    NoReplica {
         /// The server.
         address: String,
     },
     /// The user may not do what is needed.
     #[error(
         "the Redis user {user} at {address} lacks a permission: {reason}; grant it with ACL SETUSER {user} ~{prefix}:* \
-         &{prefix}:* +@all -@dangerous +info"
+         resetchannels &{prefix}:* +@all -@dangerous +info"
     )]
     Permission {
         /// The server.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::deployment::Address;
 use super::options::{RefusedStore, plain_reason};
-use super::server::NoServer;
+use super::server::{NoServer, judge_sentinel};
 use super::target::Target;
 
 /// How long a sentinel may take to answer, connection included.
@@ -75,7 +75,7 @@ impl Sentinels {
     }
 
     async fn opinion(&self, target: &Target, sentinel: &Address) -> Result<Opinion, NoServer> {
-        let away = |error: RedisError| self.judge(sentinel, &error);
+        let away = |error: RedisError| self.judge(sentinel, target, &error);
         let kept = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(sentinel).cloned();
         let mut connection = match kept {
             Some(connection) => connection,
@@ -93,13 +93,14 @@ impl Sentinels {
         opinion(&fields).ok_or_else(|| NoServer::Away(format!("{sentinel}: an answer that is none")))
     }
 
-    fn judge(&self, sentinel: &Address, error: &RedisError) -> NoServer {
-        let reason = plain_reason(error);
-        if reason.contains("No such master") {
-            let (address, master) = (sentinel.to_string(), self.master.clone());
-            return NoServer::Refused(RefusedStore::Master { address, master });
+    fn judge(&self, sentinel: &Address, target: &Target, error: &RedisError) -> NoServer {
+        match plain_reason(error) {
+            reason if reason.contains("No such master") => {
+                let (address, master) = (sentinel.to_string(), self.master.clone());
+                NoServer::Refused(RefusedStore::Master { address, master })
+            }
+            _ => judge_sentinel(error, target, sentinel),
         }
-        NoServer::Away(format!("{sentinel}: {reason}"))
     }
 }
 

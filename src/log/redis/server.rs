@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
 
 use super::deployment::{Address, Deployment};
-use super::options::{RefusedStore, plain_reason};
+use super::options::{Ack, RefusedStore, plain_reason};
 use super::target::Target;
 
 /// A server that can be used.
@@ -17,8 +17,18 @@ pub(super) struct Server {
     pub(super) identity: String,
     /// Since when it runs; zero where it does not say.
     pub(super) uptime: Duration,
+    /// How many replicas follow it, where it says so.
+    pub(super) replicas: Option<u32>,
     /// What its operator should know.
     pub(super) warnings: Vec<String>,
+}
+
+impl Server {
+    /// What keeps us from starting with it, although we would go on with it.
+    pub(super) fn unfit(&self, target: &Target, address: &Address) -> Option<RefusedStore> {
+        let alone = target.ack() == Ack::Replicated && self.replicas == Some(0);
+        alone.then(|| RefusedStore::NoReplica { address: address.to_string() })
+    }
 }
 
 /// Why there is no usable connection.
@@ -39,11 +49,29 @@ pub(super) async fn examine(
     let info: String =
         Cmd::new().arg("INFO").query_async(connection).await.map_err(|error| judge(&error, target, address))?;
     let server = read_info(&info, target, address)?;
-    // Without pushes nobody sees an entry arrive; a user without channels is a frequent mistake.
-    let probe = format!("{}:probe:start", target.prefix);
-    let published: Result<i64, RedisError> = Cmd::new().arg("PUBLISH").arg(probe).arg("").query_async(connection).await;
-    published.map_err(|error| judge(&error, target, address))?;
+    permit(connection, target).await.map_err(|error| judge(&error, target, address))?;
     Ok(server)
+}
+
+/// Does without consequences what needs a permission that is often forgotten. A user without channels is the
+/// frequent mistake: without pushes nobody sees an entry arrive.
+async fn permit(connection: &mut MultiplexedConnection, target: &Target) -> Result<(), RedisError> {
+    let publish = match target.deployment {
+        Deployment::Cluster { .. } => "SPUBLISH",
+        Deployment::Single(_) | Deployment::Sentinel { .. } => "PUBLISH",
+    };
+    let probe = format!("{}:probe:start", target.prefix);
+    match Cmd::new().arg(publish).arg(probe).arg("").exec_async(connection).await {
+        // A sharded channel is the business of one server, which need not be this one; it was permitted, though.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::ClusterDown)) => {}
+        published => published?,
+    }
+    if target.ack() == Ack::Replicated {
+        // For no replica, that is, at once.
+        Cmd::new().arg("WAIT").arg(0).arg(1).exec_async(connection).await?;
+    }
+    Ok(())
 }
 
 fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServer> {
@@ -51,11 +79,17 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
     let field = |name: &str| fields.get(name).copied().unwrap_or_default();
     let address = || at.to_string();
     let version = field("redis_version");
-    if is_older_than_6_2(version) {
-        return Err(NoServer::Refused(RefusedStore::Version { address: address(), found: version.into() }));
+    let in_cluster = matches!(target.deployment, Deployment::Cluster { .. });
+    match field("redis_mode") {
+        "sentinel" => return Err(NoServer::Refused(RefusedStore::Sentinel { address: address() })),
+        "cluster" if !in_cluster => return Err(NoServer::Refused(RefusedStore::Cluster { address: address() })),
+        "standalone" if in_cluster => return Err(NoServer::Refused(RefusedStore::NoCluster { address: address() })),
+        _ => {}
     }
-    if field("redis_mode") == "cluster" && !matches!(target.deployment, Deployment::Cluster { .. }) {
-        return Err(NoServer::Refused(RefusedStore::Cluster { address: address() }));
+    // Sharded channels came with 7.0. Valkey says 7.2.4 for the sake of those who ask.
+    let (oldest, needed) = if in_cluster { ((7, 0), "7.0 (for a cluster)") } else { ((6, 2), "6.2") };
+    if is_older(version, oldest) {
+        return Err(NoServer::Refused(RefusedStore::Version { address: address(), found: version.into(), needed }));
     }
     if field("role") == "slave" {
         return Err(NoServer::Away(format!("{} is a replica, which cannot be written to", at)));
@@ -79,14 +113,26 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
             at
         ));
     }
+    let replaceable = !matches!(target.deployment, Deployment::Single(_));
+    if replaceable && target.ack() == Ack::Memory && !fields.contains_key("min_slaves_good_slaves") {
+        warnings.push(format!(
+            "the Redis server at {at} goes on when no replica follows it, and a failover takes back what it acknowledged \
+             meanwhile; set min-replicas-to-write 1, or store.ack = \"replicated\""
+        ));
+    }
     let uptime = Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0));
-    Ok(Server { identity: field("run_id").to_owned(), uptime, warnings })
+    Ok(Server {
+        identity: field("run_id").to_owned(),
+        uptime,
+        replicas: field("connected_slaves").parse().ok(),
+        warnings,
+    })
 }
 
-fn is_older_than_6_2(version: &str) -> bool {
+fn is_older(version: &str, oldest: (u32, u32)) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
-        (Some(major), Some(minor)) => (major, minor) < (6, 2),
+        (Some(major), Some(minor)) => (major, minor) < oldest,
         // Something compatible that does not say; the first script will tell.
         _ => false,
     }
@@ -110,10 +156,59 @@ pub(super) fn judge(error: &RedisError, target: &Target, address: &Address) -> N
         return NoServer::Refused(RefusedStore::Database { address, db: target.db });
     }
     // rustls reports through an I/O error; what the peer's certificate lacks does not pass by itself.
-    if text.contains("invalid peer certificate") || text.contains("received corrupt message") {
-        return NoServer::Refused(RefusedStore::Tls { address, reason: text });
+    if let Some(advice) = tls_advice(&text) {
+        return NoServer::Refused(RefusedStore::Tls { address, reason, advice });
     }
     NoServer::Away(format!("{address}: {reason}"))
+}
+
+/// The same for an error of what should be a sentinel.
+pub(super) fn judge_sentinel(error: &RedisError, target: &Target, sentinel: &Address) -> NoServer {
+    match judge(error, target, sentinel) {
+        NoServer::Refused(RefusedStore::Credentials { address, reason, .. }) => {
+            let user = target.sentinel_user().to_owned();
+            NoServer::Refused(RefusedStore::SentinelCredentials { address, user, reason })
+        }
+        NoServer::Refused(RefusedStore::Permission { address, reason, .. }) => {
+            NoServer::Refused(RefusedStore::SentinelPermission {
+                address,
+                user: target.sentinel_user().to_owned(),
+                reason,
+            })
+        }
+        _ if error.to_string().to_ascii_lowercase().contains("unknown command") => {
+            NoServer::Refused(RefusedStore::NoSentinel { address: sentinel.to_string() })
+        }
+        other => other,
+    }
+}
+
+/// What to change after a TLS error; `None`: it is none, or one that passes.
+fn tls_advice(text: &str) -> Option<&'static str> {
+    // The server has spoken (RFC 8446, 6.2), and what it says is mostly about us.
+    if let Some((_, alert)) = text.split_once("received fatal alert: ") {
+        return match alert {
+            "CertificateRequired" => Some("it asks for a certificate: set store.cert_file and store.key_file"),
+            "HandshakeFailure" => Some(
+                "does it ask for a certificate (store.cert_file and store.key_file), or for a TLS version or cipher that is too old?",
+            ),
+            "ProtocolVersion" => Some("it needs TLS 1.2 or newer"),
+            "DecryptError" | "AccessDenied" | "UnknownCA" => {
+                Some("it does not accept the certificate of store.cert_file")
+            }
+            alert if alert.contains("Certificate") => Some("it does not accept the certificate of store.cert_file"),
+            _ => None,
+        };
+    }
+    let advice = [
+        ("not valid for name", "write a host that the server's certificate names into the store URL"),
+        ("NotValidForName", "write a host that the server's certificate names into the store URL"),
+        ("certificate expired", "renew the server's certificate"),
+        ("invalid peer certificate", "name the CA that signed the server's certificate with store.ca_file"),
+        ("received corrupt message", "is TLS spoken there? Without it, write redis:// in the store URL"),
+        ("KeyMismatch", "store.key_file is not the key of the certificate of store.cert_file"),
+    ];
+    advice.into_iter().find(|(part, _)| text.contains(part)).map(|(_, advice)| advice)
 }
 
 #[cfg(test)]
@@ -121,12 +216,13 @@ mod tests {
     use super::*;
     use crate::log::redis::RedisOptions;
 
+    fn read_at(url: &str, info: &str) -> Result<Server, NoServer> {
+        let target = RedisOptions::new(url).target().expect("a target");
+        read_info(info, &target, &Address { host: "127.0.0.1".into(), port: 6379 })
+    }
+
     fn read(info: &str) -> Result<Server, NoServer> {
-        read_info(
-            info,
-            &RedisOptions::new("redis://127.0.0.1").target().expect("a target"),
-            &Address { host: "127.0.0.1".into(), port: 6379 },
-        )
+        read_at("redis://127.0.0.1", info)
     }
 
     #[test]
@@ -137,6 +233,56 @@ mod tests {
         }
         for version in ["6.2.0", "7.0.15", "7.2.4", "10.0.1", "255.255.255"] {
             assert!(read(&format!("redis_version:{version}\r\n")).is_ok(), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_needs_sharded_channels() {
+        let of_version = |version| format!("redis_mode:cluster\r\nredis_version:{version}\r\n");
+        let Err(NoServer::Refused(refused)) = read_at("redis-cluster://h", &of_version("6.2.14")) else { panic!() };
+        assert!(refused.to_string().contains("version 7.0 (for a cluster) or newer"), "{refused}");
+        for version in ["7.0.0", "7.2.4\r\nserver_name:valkey\r\nvalkey_version:7.2.5"] {
+            assert!(read_at("redis-cluster://h", &of_version(version)).is_ok(), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_primary_that_goes_on_alone_is_warned_about_where_another_may_take_over() {
+        let warnings = |url, info| read_at(url, info).expect("usable").warnings.join(" ");
+        let sentinel = "redis-sentinel://h?master=m";
+        assert!(warnings(sentinel, "").contains("min-replicas-to-write"));
+        assert_eq!(warnings(sentinel, "min_slaves_good_slaves:1\r\n"), "");
+        assert_eq!(warnings("redis://h", ""), "");
+    }
+
+    #[test]
+    fn every_kind_of_server_is_refused_where_another_is_expected() {
+        for (url, mode, says) in [
+            ("redis://h", "sentinel", "redis-sentinel://"),
+            ("redis-cluster://h", "sentinel", "redis-sentinel://"),
+            ("redis-sentinel://h?master=m", "cluster", "redis-cluster://"),
+            ("redis-cluster://h", "standalone", "write redis://"),
+        ] {
+            let read = read_at(url, &format!("redis_mode:{mode}\r\n"));
+            let Err(NoServer::Refused(refused)) = read else { panic!("{url} at a {mode}: {read:?}") };
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+    }
+
+    #[test]
+    fn tls_errors_say_what_to_change_and_others_say_nothing() {
+        for (error, says) in [
+            ("invalid peer certificate: UnknownIssuer", Some("store.ca_file")),
+            ("invalid peer certificate: certificate expired: …", Some("renew")),
+            ("invalid peer certificate: certificate not valid for name \"h\"; …", Some("write a host")),
+            ("received fatal alert: CertificateRequired", Some("set store.cert_file")),
+            ("received fatal alert: CertificateExpired", Some("does not accept the certificate")),
+            ("keys may not be consistent: KeyMismatch", Some("store.key_file")),
+            ("received fatal alert: InternalError", None),
+            ("Connection refused (os error 111)", None),
+        ] {
+            assert_eq!(tls_advice(error).is_some(), says.is_some(), "{error}");
+            assert!(says.is_none_or(|says| tls_advice(error).is_some_and(|advice| advice.contains(says))), "{error}");
         }
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, Seen};
 use super::deployment::Deployment;
+use super::dialect::mismatch;
 use super::node::{Common, Failed, Lane, Node, State, Whereabouts};
 use super::options::RefusedStore;
 use super::scripts::{Lua, Scripts};
@@ -41,6 +42,21 @@ pub(super) struct Servers {
 impl Servers {
     /// Connects, and goes on in the background until `stop`. `Err`: somebody must change something.
     pub(super) async fn start(
+        target: Target,
+        deadline: Duration,
+        instances: Slot,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, RefusedStore> {
+        let servers = Self::connect(target, deadline, instances, stop.clone()).await?;
+        let is_up = *servers.health.borrow() == StoreHealth::Up;
+        if !is_up && let Some(refused) = mismatch(&servers.common.target).await {
+            stop.cancel();
+            return Err(refused);
+        }
+        Ok(servers)
+    }
+
+    async fn connect(
         target: Target,
         deadline: Duration,
         instances: Slot,

@@ -71,11 +71,6 @@ impl RedisLog {
         }))
     }
 
-    /// What the operator should know of the server: eviction, persistence. Known while it is up.
-    pub fn warnings(&self) -> Vec<String> {
-        self.servers.warnings()
-    }
-
     /// How many appends were stored and not pushed, because the server refused the publication.
     pub fn unpublished_appends(&self) -> u64 {
         self.unpublished.load(Ordering::Relaxed)
@@ -270,6 +265,10 @@ impl Log for RedisLog {
 
     fn health(&self) -> watch::Receiver<StoreHealth> {
         self.servers.health()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.servers.warnings()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -1,10 +1,14 @@
 //! The options, checked, and what becomes of them for each connection: addresses, credentials, TLS.
 
+use std::path::Path;
+
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates};
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
+};
 
 use super::deployment::{Address, Deployment};
-use super::options::{Ack, RedisOptions, RefusedStore, plain_reason};
+use super::options::{Ack, ClientCertificate, Password, RedisOptions, RefusedStore, plain_reason};
 use super::server::NoServer;
 use crate::redis_url::{RedisUrl, Topology};
 
@@ -40,9 +44,18 @@ impl RedisOptions {
         let tls = url.tls;
         let mut hosts: Vec<_> = url.hosts.iter().cloned().map(|(host, port)| Address { host, port }).collect();
         let any = hosts[0].clone();
-        if self.ca_file.is_some() && !tls {
-            let reason = "the store URL does not use TLS (rediss://)".into();
-            return Err(RefusedStore::CaFile { path: self.ca_file.clone().unwrap_or_default(), reason });
+        let cert_file = self.client_certificate.as_ref().map(|client| &client.cert_file);
+        for (option, path) in [("store.ca_file", self.ca_file.as_ref()), ("store.cert_file", cert_file)] {
+            if let Some(path) = path.filter(|_| !tls) {
+                let reason = "the store URL does not use TLS (rediss://)".into();
+                return Err(RefusedStore::File { option, path: path.clone(), reason });
+            }
+        }
+        if url.user.is_some() && url.password.is_none() && self.password.is_none() {
+            let reason = "it names a user without a password; write `USER:PASSWORD@` (`:PASSWORD@` for the default \
+                          user), or say with store.password where it is"
+                .into();
+            return Err(RefusedStore::Url { reason });
         }
         let target = Target {
             deployment: match &url.topology {
@@ -58,6 +71,7 @@ impl RedisOptions {
             url,
         };
         target.client(&any, ProtocolVersion::RESP2)?;
+        target.sentinel(&any)?;
         Ok(target)
     }
 }
@@ -74,14 +88,12 @@ impl Target {
     /// # Errors
     /// A file cannot be used.
     pub(super) fn client(&self, address: &Address, protocol: ProtocolVersion) -> Result<Client, RefusedStore> {
-        let mut settings = RedisConnectionInfo::default().set_protocol(protocol).set_db(self.db);
-        if let Some(password) = &self.url.password {
-            settings = settings.set_password(password);
-        }
-        if let Some(user) = &self.url.user {
-            settings = settings.set_username(user);
-        }
-        self.open(address, settings)
+        let settings = RedisConnectionInfo::default().set_protocol(protocol).set_db(self.db);
+        let password = match &self.options.password {
+            Some(password) => Some(password.read("store.password")?),
+            None => self.url.password.clone(),
+        };
+        self.open(address, login(settings, self.url.user.as_deref(), password))
     }
 
     /// What connects to the sentinel at `address`: with the same TLS, and with credentials of its own.
@@ -89,7 +101,25 @@ impl Target {
     /// # Errors
     /// A file cannot be used.
     pub(super) fn sentinel(&self, address: &Address) -> Result<Client, RefusedStore> {
-        self.open(address, RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2))
+        let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2);
+        let password = &self.options.sentinel_password;
+        let password = password.as_ref().map(|password| password.read("store.sentinel_password")).transpose()?;
+        self.open(address, login(settings, self.options.sentinel_username.as_deref(), password))
+    }
+
+    /// Who we are at the sentinels, for messages.
+    pub(super) fn sentinel_user(&self) -> &str {
+        self.options.sentinel_username.as_deref().unwrap_or("default")
+    }
+
+    /// The scheme of the same deployment with TLS, or without.
+    pub(super) fn scheme(&self, tls: bool) -> String {
+        let kind = match self.deployment {
+            Deployment::Single(_) => "",
+            Deployment::Sentinel { .. } => "-sentinel",
+            Deployment::Cluster { .. } => "-cluster",
+        };
+        format!("redis{}{kind}", if tls { "s" } else { "" })
     }
 
     fn open(&self, address: &Address, settings: RedisConnectionInfo) -> Result<Client, RefusedStore> {
@@ -102,25 +132,61 @@ impl Target {
         let settings = settings.set_lib_name("sidestream", env!("CARGO_PKG_VERSION"));
         let tcp = TcpSettings::default().set_nodelay(true);
         let info = addr.into_connection_info().map_err(unusable)?.set_redis_settings(settings).set_tcp_settings(tcp);
-        match self.authorities()? {
-            Some(pem) => {
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
-                let path = self.options.ca_file.clone().unwrap_or_default();
-                Client::build_with_tls(info, certificates)
-                    .map_err(|error| RefusedStore::CaFile { path, reason: plain_reason(&error) })
-            }
-            None => Client::open(info).map_err(unusable),
+        let RedisOptions { ca_file, client_certificate, .. } = &self.options;
+        if ca_file.is_none() && client_certificate.is_none() {
+            return Client::open(info).map_err(unusable);
+        }
+        let root_cert = ca_file.as_ref().map(|path| pem("store.ca_file", path, "CERTIFICATE")).transpose()?;
+        let client_tls = client_certificate.as_ref().map(ClientCertificate::read).transpose()?;
+        Client::build_with_tls(info, TlsCertificates { client_tls, root_cert }).map_err(|error| {
+            let reason = plain_reason(&error);
+            let (option, path) = match client_certificate {
+                Some(client) if reason.contains("private key") => ("store.key_file", Some(&client.key_file)),
+                Some(client) if reason.contains("client certificate") => ("store.cert_file", Some(&client.cert_file)),
+                _ => ("store.ca_file", ca_file.as_ref()),
+            };
+            RefusedStore::File { option, path: path.cloned().unwrap_or_default(), reason }
+        })
+    }
+}
+
+fn login(settings: RedisConnectionInfo, user: Option<&str>, password: Option<String>) -> RedisConnectionInfo {
+    let settings = password.into_iter().fold(settings, RedisConnectionInfo::set_password);
+    user.into_iter().fold(settings, RedisConnectionInfo::set_username)
+}
+
+impl Password {
+    fn read(&self, option: &'static str) -> Result<String, RefusedStore> {
+        let path = match self {
+            Password::Text(text) => return Ok(text.clone()),
+            Password::File(path) => path,
+        };
+        let refused = |reason: String| RefusedStore::File { option, path: path.clone(), reason };
+        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => Err(refused("it is empty".into())),
+            password => Ok(password.to_owned()),
         }
     }
+}
 
-    fn authorities(&self) -> Result<Option<Vec<u8>>, RefusedStore> {
-        let Some(path) = &self.options.ca_file else { return Ok(None) };
-        let refused = |reason: String| RefusedStore::CaFile { path: path.clone(), reason };
-        let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-        if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
-            return Err(refused("it holds no PEM certificate".into()));
-        }
-        Ok(Some(pem))
+impl ClientCertificate {
+    fn read(&self) -> Result<ClientTlsConfig, RefusedStore> {
+        Ok(ClientTlsConfig {
+            client_cert: pem("store.cert_file", &self.cert_file, "CERTIFICATE")?,
+            client_key: pem("store.key_file", &self.key_file, "PRIVATE KEY")?,
+        })
+    }
+}
+
+/// The file, which must hold a section of that name (RFC 7468).
+fn pem(option: &'static str, path: &Path, section: &str) -> Result<Vec<u8>, RefusedStore> {
+    let refused = |reason: String| RefusedStore::File { option, path: path.into(), reason };
+    let text = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let begins = |line: &[u8]| line.starts_with(b"-----BEGIN ") && line.ends_with(format!("{section}-----").as_bytes());
+    match text.split(|byte| *byte == b'\n').any(|line| begins(line.trim_ascii_end())) {
+        true => Ok(text),
+        false => Err(refused(format!("it holds no PEM {section}"))),
     }
 }
 

@@ -10,8 +10,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::log::scripted::{Scripted, now};
-use crate::log::{Appended, Closed, Gap, GapReason, Page, Read, RunFlags, RunInfo};
-use crate::run::doubts::doubt;
+use crate::log::{Appended, Closed, Gap, GapReason, Page, Read, RunFlags, RunInfo, doubt};
 use crate::run::fixtures;
 use crate::run::remembered::remember;
 use crate::run::{CallerBody, RunsSettings};
@@ -164,7 +163,7 @@ fn runs_at(store: &Store) -> Arc<Runs> {
     };
     let runs = Runs::new(store.log.clone(), settings, Metrics::new());
     let watched = runs.clone();
-    tokio::spawn(async move { tokio::join!(doubt(&watched), remember(&watched)) });
+    tokio::spawn(async move { tokio::join!(doubt(&*watched.log, &watched.doubts), remember(&watched)) });
     runs
 }
 

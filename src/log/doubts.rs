@@ -2,9 +2,9 @@
 //!
 //! A doubt is raised when the store is back after it was away (also as another server), when an owner
 //! hears that entries were lost, and when the newest terminal of this instance is not where it was. Then
-//! every owner that is silent looks whether its entries are there, and so does `remembered` for the
-//! runs that have ended. Must never: raise a doubt for every owner that hears of the same loss; there is
-//! at most one a second.
+//! every writer that is silent looks whether its entries are there: owners, those who remember runs
+//! that have ended, and who publishes for clients. Must never: raise a doubt for every writer that hears of
+//! the same loss; there is at most one a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::log::{Gap, GapReason, Log, PageLimits, Read, StoreHealth};
-use crate::run::Runs;
+use super::{Bounds, Gap, GapReason, Log, PageLimits, Read, StoreHealth};
 use crate::session::{Offset, SessionId};
 
-/// How long an owner keeps what it has appended. Time in which the store is away does not count.
+/// How long a writer keeps what it has appended. Time in which the store is away does not count.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// After an outage nothing is let go of until everybody has had the time to look.
@@ -26,9 +25,9 @@ const AFTER_AN_OUTAGE: Duration = Duration::from_secs(15);
 /// How often doubts are raised at most, and how often what is too old is let go of.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What is doubted, and what owners may let go of.
+/// What is doubted, and what writers may let go of.
 #[derive(Debug)]
-pub(super) struct Doubts {
+pub struct Doubts {
     /// Counts them.
     raised: watch::Sender<u64>,
     /// One is to be raised.
@@ -39,11 +38,11 @@ pub(super) struct Doubts {
 
 /// Where an entry stands by which somebody knows the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// It is there.
     There,
-    /// It was removed as everything is in the end.
-    Trimmed,
+    /// It was removed as everything is in the end, or erased.
+    Removed,
     /// The store knows nothing of it, or not of its session.
     Lost,
     /// The store did not say.
@@ -59,22 +58,22 @@ impl Default for Doubts {
 
 impl Doubts {
     /// The store has lost something: everybody is to look, within a second.
-    pub(super) fn raise(&self) {
+    pub(crate) fn raise(&self) {
         self.due.store(true, Ordering::Release);
     }
 
     /// How many there were, and when there is one more.
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.raised.subscribe()
     }
 
     /// How many there were.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         *self.raised.borrow()
     }
 
     /// What was appended before this may be let go of.
-    pub(super) fn horizon(&self) -> Instant {
+    pub(crate) fn horizon(&self) -> Instant {
         *self.lock()
     }
 
@@ -89,9 +88,8 @@ impl Doubts {
 }
 
 /// Raises doubts when there is reason to, and moves the horizon while the store is there.
-pub(super) async fn doubt(runs: &Runs) {
-    let doubts = &runs.doubts;
-    let mut health = runs.log.health();
+pub(crate) async fn doubt(log: &dyn Log, doubts: &Doubts) {
+    let mut health = log.health();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut still_until = Instant::now();
@@ -121,11 +119,16 @@ pub(super) async fn doubt(runs: &Runs) {
 }
 
 /// Where the entry at `seen` stands: a reader's question, which changes nothing.
-pub(super) async fn standing(log: &dyn Log, session: &SessionId, seen: Offset) -> Standing {
+pub(crate) async fn standing(log: &dyn Log, session: &SessionId, seen: Offset) -> Standing {
     match log.read(session, seen, PageLimits { entries: 1, bytes: 1 }).await {
         Ok(Read::Page(_)) => Standing::There,
-        Ok(Read::Gap(Gap { reason: GapReason::Trimmed | GapReason::Expired, .. })) => Standing::Trimmed,
-        Ok(Read::Gap(Gap { reason: GapReason::RolledBack, .. }) | Read::NotFound) => Standing::Lost,
+        Ok(Read::Gap(Gap { reason: GapReason::Trimmed | GapReason::Expired, .. })) => Standing::Removed,
+        Ok(Read::Gap(Gap { reason: GapReason::RolledBack, .. })) => Standing::Lost,
+        Ok(Read::NotFound) => match log.bounds(session).await {
+            Ok(Bounds::Erased) => Standing::Removed,
+            Ok(Bounds::NotFound | Bounds::Expired { .. } | Bounds::Live(_)) => Standing::Lost,
+            Err(_) => Standing::Unknown,
+        },
         Err(_) => Standing::Unknown,
     }
 }
