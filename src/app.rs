@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -177,6 +178,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
         run_deadline: config.shutdown.run_deadline,
+        had_store: AtomicBool::new(false),
     });
 
     for (what, listener) in [("data", &listeners.data), ("health", &listeners.health), ("admin", &listeners.admin)] {

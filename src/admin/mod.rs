@@ -2,6 +2,7 @@
 //! kubelet) and admin (never public). Nothing here touches a session's content.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -36,6 +37,8 @@ pub struct Admin {
     pub metrics: Metrics,
     /// How long runs may go on once the drain has begun.
     pub run_deadline: Duration,
+    /// The store was there when somebody asked.
+    pub had_store: AtomicBool,
 }
 
 impl Admin {
@@ -70,8 +73,10 @@ impl Admin {
         }
     }
 
-    /// Ready means: send me requests. With the store away the backend's plain streams still flow,
-    /// but not through an instance that has a better neighbour.
+    /// Ready means: send me requests. An instance that has never had its store is not, so that a rollout with a
+    /// wrong one stops. One that had it stays ready while the store is away, and says so: its neighbours have the
+    /// same store, the backend's plain streams still flow, and who takes all instances out of service at once
+    /// makes a total outage of it.
     fn readiness(&self) -> Response<Body> {
         let health = self.log.health().borrow().clone();
         let phase = self.shutdown.phase();
@@ -79,7 +84,10 @@ impl Admin {
             StoreHealth::Up => ("up", None),
             StoreHealth::Down { reason } => ("down", Some(reason.as_str())),
         };
-        let ready = phase == Phase::Serving && health == StoreHealth::Up;
+        if health == StoreHealth::Up {
+            self.had_store.store(true, Ordering::Relaxed);
+        }
+        let ready = phase == Phase::Serving && self.had_store.load(Ordering::Relaxed);
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let draining = phase != Phase::Serving;
         let warnings = self.log.warnings();

@@ -68,8 +68,12 @@ impl Control {
     ) -> Result<Outcome, Problem> {
         let sendable = Sendable::new(&send, client, &self.send)?;
         let route = self.route(&sendable)?;
-        if let StoreHealth::Down { reason } = &*self.log.health().borrow() {
-            return Err(Problem::store_unavailable(Unavailable::new(reason.clone())));
+        let health = match &send.session {
+            Some(session) => self.log.health_of(session),
+            None => self.log.health().borrow().clone(),
+        };
+        if let StoreHealth::Down { reason } = health {
+            return Err(Problem::store_unavailable(Unavailable::new(reason)));
         }
         let deadline = Instant::now() + ANSWER_WITHIN;
         loop {

@@ -24,8 +24,8 @@ use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{
-    AcceptEncoding, Basis, Codings, Decoded, Passthrough, UpstreamBody, buffer, is_event_stream, needs_body, problem,
-    tell_run,
+    AcceptEncoding, Basis, Codings, Decoded, Named, Passthrough, UpstreamBody, buffer, is_event_stream, needs_body,
+    problem, tell_run,
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
@@ -182,7 +182,8 @@ impl Interceptor {
             let response = self.proxy.respond(head, plain(body));
             return Ok(self.unrecorded(response, NotRecorded::Upstream, &candidate.method, &candidate.path));
         }
-        if *self.gateway.log.health().borrow() != StoreHealth::Up {
+        let named = candidate.identity.settle(&head.headers);
+        if self.gateway.log.health_of(&named.session) != StoreHealth::Up {
             let response = self.proxy.respond(head, plain(body));
             return Ok(self.unrecorded(response, NotRecorded::Store, &candidate.method, &candidate.path));
         }
@@ -204,7 +205,7 @@ impl Interceptor {
                 Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
             }
         };
-        Ok(self.begin(route, candidate, head, body, fate.take()).await)
+        Ok(self.begin(route, candidate, named, head, body, fate.take()).await)
     }
 
     /// Begins the run and answers with its bytes.
@@ -212,11 +213,11 @@ impl Interceptor {
         &self,
         route: &Route,
         candidate: Candidate,
+        named: Named,
         head: response::Parts,
         body: Body,
         fate: Option<Fate>,
     ) -> Response<Body> {
-        let named = candidate.identity.settle(&head.headers);
         let run = candidate.run;
         let source = candidate.source.map(bytestring::ByteString::from);
         let parent = candidate.parent.as_ref().map(RunId::to_string);

@@ -210,6 +210,11 @@ pub trait Log: Send + Sync + 'static {
     /// Whether the store answers, now and as it changes.
     fn health(&self) -> watch::Receiver<StoreHealth>;
 
+    /// Whether runs of `session` can be kept just now: where a store has several servers, one may be away.
+    fn health_of(&self, _session: &SessionId) -> StoreHealth {
+        self.health().borrow().clone()
+    }
+
     /// What the operator should know of the store while it is up: how it may lose what it was given.
     fn warnings(&self) -> Vec<String> {
         Vec::new()

@@ -110,12 +110,12 @@ impl Identity {
     }
 
     /// The session, once the answer's head is known.
-    pub fn settle(self, answer: &HeaderMap) -> Named {
-        let told = self.response_headers.into_iter().find_map(|name| {
-            let value = extract::header(answer, &name).filter(|value| !value.is_empty())?;
-            Some(session(&extract::name(&SessionRule::ResponseHeader(name)), &value))
+    pub fn settle(&self, answer: &HeaderMap) -> Named {
+        let told = self.response_headers.iter().find_map(|name| {
+            let value = extract::header(answer, name).filter(|value| !value.is_empty())?;
+            Some(session(&extract::name(&SessionRule::ResponseHeader(name.clone())), &value))
         });
-        told.map_or(self.named, |session| Named { session, basis: Basis::Rule })
+        told.map_or_else(|| self.named.clone(), |session| Named { session, basis: Basis::Rule })
     }
 }
 

@@ -53,6 +53,10 @@ async fn while_redis_is_away_clients_are_told_and_stay_connected() {
     stage.store.redis().kill();
     let status = device.collect_until(|message| message.kind() == "status").await.pop().unwrap();
     assert_eq!((&status["code"], &status["retryable"]), (&json!("store_unavailable"), &json!(true)));
+    // It stays in service: its neighbours have the same store, and plain streams still flow.
+    let ready = stage.sidecar.health("/readyz").await;
+    assert_eq!(ready.status, 200);
+    assert_eq!(ready.json().await["store"], "down");
     stage.store.redis().restart();
     let status = device.collect_until(|message| message.kind() == "status").await.pop().unwrap();
     assert_eq!(status["code"], "ok");

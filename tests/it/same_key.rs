@@ -335,7 +335,7 @@ async fn a_call_whose_claimant_was_killed_before_the_answer_is_not_made_again(
 async fn with_the_store_away_a_key_does_not_keep_a_request_from_the_upstream() {
     let mut stage = Stage::on(Store::Redis).await;
     stage.store.redis().kill();
-    until("the store to be missed", async || (stage.sidecar.health("/readyz").await.status == 503).then_some(())).await;
+    until("the store to be missed", async || stage.sidecar.misses_store().await).await;
     let (answer, mut upstream) = tokio::join!(keyed(&stage.sidecar, "k").send(), async {
         let mut upstream = stage.agent.asked().await;
         upstream.sse().await;

@@ -159,7 +159,7 @@ async fn a_body_is_read_no_faster_than_the_store_takes_it() {
         }
         lines.end().await
     });
-    until("the store to be missed", async || (stage.sidecar.health("/readyz").await.status != 200).then_some(())).await;
+    until("the store to be missed", async || stage.sidecar.misses_store().await).await;
     assert!(!writing.is_finished());
     stage.store.redis().thaw();
     assert_eq!(writing.await.unwrap().json().await["events"], 61_000);
@@ -173,7 +173,7 @@ async fn a_store_that_is_away_is_said_before_anything_is_read() {
     let mut stage = Stage::on(Store::Redis).await;
     assert_eq!(write(&stage.sidecar, json!({"data": "before"})).await.status, 200);
     stage.store.redis().kill();
-    until("the store to be missed", async || (stage.sidecar.health("/readyz").await.status != 200).then_some(())).await;
+    until("the store to be missed", async || stage.sidecar.misses_store().await).await;
     let document = write(&stage.sidecar, json!({"data": "x"})).await.problem_document().await;
     assert_eq!((&document["code"], &document["retryable"]), (&json!("store_unavailable"), &json!(true)));
     let stream = upload(&stage.sidecar, &[]).await;

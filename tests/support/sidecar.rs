@@ -72,6 +72,11 @@ impl Sidecar {
         Ask::get(&format!("http://127.0.0.1:{}", self.ports[1]), path).send().await
     }
 
+    /// Whether it says that its store is away.
+    pub(crate) async fn misses_store(&self) -> Option<()> {
+        (self.health("/readyz").await.json().await["store"] == "down").then_some(())
+    }
+
     /// Where operators connect, `http://…`.
     pub(crate) fn admin_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports[2])

@@ -44,7 +44,7 @@ pub(super) async fn write(
     let (head, body) = request.into_parts();
     let form = Form::of(&head.headers)?;
     let said = Said::of(&head.headers)?;
-    if *gateway.log.health().borrow() != StoreHealth::Up {
+    if gateway.log.health_of(&session) != StoreHealth::Up {
         return Err(Problem::new(Code::StoreUnavailable, "the store does not answer; nothing was stored"));
     }
     known(gateway, &session).await?;

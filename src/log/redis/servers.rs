@@ -109,13 +109,16 @@ impl Servers {
         self.map.borrow().node(self.instances).map(|node| node.steady_for()).unwrap_or_default()
     }
 
-    /// Why the server of `slot` cannot be asked anything; `None`: it can.
+    /// Why the server of `slot`, or that of the instances' leases, cannot be asked anything; `None`: they can.
     pub(super) fn away(&self, slot: Slot) -> Option<Unavailable> {
-        let Some(node) = self.map.borrow().node(slot).cloned() else { return Some(unserved()) };
-        match &*node.state().borrow() {
-            State::Up(_) => None,
-            State::Down(reason) => Some(Unavailable::new(&**reason)),
-        }
+        let map = self.map.borrow();
+        [slot, self.instances].into_iter().find_map(|slot| {
+            let Some(node) = map.node(slot) else { return Some(unserved()) };
+            match &*node.state().borrow() {
+                State::Up(_) => None,
+                State::Down(reason) => Some(Unavailable::new(&**reason)),
+            }
+        })
     }
 
     /// What the operator should know of the servers.

@@ -267,6 +267,13 @@ impl Log for RedisLog {
         self.servers.health()
     }
 
+    fn health_of(&self, session: &SessionId) -> StoreHealth {
+        match self.servers.away(self.keys.session(session).slot) {
+            Some(Unavailable { detail: reason }) => StoreHealth::Down { reason },
+            None => StoreHealth::Up,
+        }
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.servers.warnings()
     }
