@@ -18,6 +18,8 @@ pub(crate) enum Deployment {
     Network,
     /// A primary with two replicas, three Sentinels.
     Sentinel,
+    /// The same of Redis 6.2, the oldest that is supported.
+    OldSentinel,
     /// Three primaries with a replica each.
     Cluster,
 }
@@ -34,7 +36,7 @@ pub(crate) enum Deployed {
 const USER: &str = "side:secret";
 
 /// What it may do, and what Sentinels' and clusters' clients ask for besides.
-const MAY: &str = "user side on >secret ~ss:* &ss:* +@all -@dangerous +info +role +cluster";
+const MAY: &str = "user side on >secret ~ss:* resetchannels &ss:* +@all -@dangerous +info +role +cluster";
 
 /// A server that was killed comes back with what it had acknowledged.
 const DURABLE: &str = "appendonly yes";
@@ -52,8 +54,10 @@ impl Deployment {
                 let server = server().start();
                 Deployed::Network(FaultProxy::to(server.port()).await, server)
             }
-            Deployment::Sentinel => {
+            Deployment::Sentinel | Deployment::OldSentinel => {
                 let options = RedisSentinelOptions::default().directive(MAY).directive(DURABLE);
+                let old = self == Deployment::OldSentinel;
+                let options = if old { options.version_6_2() } else { options };
                 Deployed::Sentinel(options.clock_ahead(ahead).start().await)
             }
             Deployment::Cluster => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::deployed::Deployment;
-use crate::deployed::Deployment::{Cluster, Network, Sentinel, Single};
+use crate::deployed::Deployment::{Cluster, Network, OldSentinel, Sentinel, Single};
 
 /// One row of the table.
 pub(crate) struct Fault {
@@ -13,6 +13,8 @@ pub(crate) struct Fault {
     pub(crate) deployment: Deployment,
     /// How much the clocks of primaries are ahead of those of their replicas.
     pub(crate) clock_ahead: Duration,
+    /// `store.ack`.
+    pub(crate) ack: &'static str,
     pub(crate) steps: &'static [Step],
     /// Whether it is over within seconds, so that it may be played with the other tests.
     pub(crate) quick: bool,
@@ -72,6 +74,17 @@ impl Fault {
     /// others first make sure that it is not the store that was away.
     pub(crate) fn spares_the_store(&self) -> bool {
         self.steps.iter().all(|step| matches!(step, Turn | Wait(_) | KillSidecar))
+    }
+
+    /// Whether there is a server that answers at every moment: then subscribers never wait for long.
+    pub(crate) fn leaves_a_server(&self) -> bool {
+        self.steps.iter().all(|step| match step {
+            Turn | Wait(_) | Delay(_) | EverySecond(..) | KillSidecar | MoveSlots | Settle => true,
+            // Of these the replica is started again.
+            KillReplica | Restart => self.steps.iter().any(|step| matches!(step, KillReplica)),
+            Command(words) => words[0] == "FLUSHALL",
+            _ => false,
+        })
     }
 }
 
@@ -221,6 +234,57 @@ pub(crate) const FAULTS: &[Fault] = &[
             Wait(6 * SECONDS),
         ],
     ),
+    Fault {
+        ack: "replicated",
+        ..sentinel(
+            "sentinel-tail-lost-replicated",
+            "As `sentinel-tail-lost`, with `store.ack = \"replicated\"`: nobody has seen what no replica had.",
+            &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+        )
+    },
+    Fault {
+        ack: "replicated",
+        ..sentinel(
+            "sentinel-partition-replicated",
+            "As `sentinel-partition`, with `store.ack = \"replicated\"`.",
+            &[Isolate, Wait(500), Turn, Promoted, Wait(3 * SECONDS), Rejoin, Settle],
+        )
+    },
+    Fault {
+        ack: "replicated",
+        ..sentinel(
+            "sentinel-tail-lost-with-its-owner-replicated",
+            "As `sentinel-tail-lost-with-its-owner`, with `store.ack = \"replicated\"`.",
+            &[
+                Withhold,
+                Wait(SECONDS),
+                Turn,
+                Wait(SECONDS),
+                KillSidecar,
+                Kill,
+                Promoted,
+                Restart,
+                Settle,
+                Wait(6 * SECONDS),
+            ],
+        )
+    },
+    Fault {
+        deployment: OldSentinel,
+        ..sentinel(
+            "redis-6.2-failover",
+            "`SENTINEL FAILOVER`, all of Redis 6.2.",
+            &[FailOver, Turn, Wait(2 * SECONDS), Settle],
+        )
+    },
+    Fault {
+        deployment: OldSentinel,
+        ..sentinel(
+            "redis-6.2-tail-lost",
+            "As `sentinel-tail-lost`, all of Redis 6.2.",
+            &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+        )
+    },
     cluster("cluster-failover", "`CLUSTER FAILOVER` at a replica.", &[FailOver, Turn, Wait(2 * SECONDS), Settle]),
     cluster(
         "cluster-primary-killed",
@@ -232,6 +296,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         "A primary is killed 2 s after its replica got its last byte.",
         &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
     ),
+    Fault {
+        ack: "replicated",
+        ..cluster(
+            "cluster-tail-lost-replicated",
+            "As `cluster-tail-lost`, with `store.ack = \"replicated\"`.",
+            &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
+        )
+    },
     Fault {
         clock_ahead: Duration::from_secs(10),
         ..cluster(
@@ -275,7 +347,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 ];
 
 const fn single(name: &'static str, what: &'static str, steps: &'static [Step]) -> Fault {
-    Fault { name, what, deployment: Single, clock_ahead: STILL, steps, quick: false }
+    Fault { name, what, deployment: Single, clock_ahead: STILL, ack: "memory", steps, quick: false }
 }
 
 const fn network(name: &'static str, what: &'static str, steps: &'static [Step]) -> Fault {

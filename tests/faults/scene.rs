@@ -79,9 +79,10 @@ impl Scene {
         let store = fault.deployment.start(fault.clock_ahead).await;
         let agents = Agents::start(scale.pace).await;
         let mut sidecars = Vec::new();
+        // As it is by default: the rest of the harness lets direct callers wait longer.
+        let config = format!("[store]\neager_after = \"250ms\"\nack = \"{}\"", fault.ack);
         for _ in 0..2 {
-            // As it is by default: the rest of the harness lets direct callers wait longer.
-            let sidecar = Sidecar::of(agents.url()).store(store.url()).config("[store]\neager_after = \"250ms\"");
+            let sidecar = Sidecar::of(agents.url()).store(store.url()).config(&config);
             sidecars.push(sidecar.start().await);
         }
         let sessions: Vec<String> = (0..scale.sessions).map(|i| format!("session-{i}")).collect();

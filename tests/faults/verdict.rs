@@ -22,6 +22,9 @@ const ENDED_WITHIN: Duration = Duration::from_secs(5);
 /// The same where the store was away as well: those who judge wait 7 s after it is back (ARCHITECTURE.md, "Who is dead").
 const ENDED_WITHIN_OF_BOTH: Duration = Duration::from_secs(15);
 
+/// How soon a subscriber knows of an event whose push was lost (known failure 1).
+const STALL: Duration = Duration::from_secs(5);
+
 /// How much later a busy machine may see it.
 const SEEN_LATER: Duration = Duration::from_secs(1);
 
@@ -80,6 +83,10 @@ pub(crate) async fn of(
     if row.taken_back > row.named && scene.sidecar_killed.is_none() {
         let taken_back = row.taken_back;
         row.breach(|| format!("{taken_back} events were taken back, and their owners live"));
+    }
+    if fault.leaves_a_server() && row.stall > STALL {
+        let stall = row.stall;
+        row.breach(|| format!("a subscriber waited {stall:?} for an event"));
     }
     afterwards(&mut row, scene).await;
     row

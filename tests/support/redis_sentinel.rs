@@ -46,6 +46,13 @@ impl RedisSentinelOptions {
         self
     }
 
+    /// All processes of the oldest version that is supported. Replicas are noticed more slowly.
+    pub fn version_6_2(mut self) -> Self {
+        self.server = self.server.version_6_2();
+        self.sentinel = self.sentinel.version_6_2();
+        self
+    }
+
     /// A line of every Sentinel's configuration file.
     pub fn sentinel_directive(mut self, line: impl Into<String>) -> Self {
         self.sentinel = self.sentinel.directive(line);
