@@ -58,7 +58,7 @@ pub(crate) fn describe(cores: Cores) -> Value {
         "rustc": first_line("rustc", &["--version"]),
         "redis": first_line("redis-server", &["--version"]),
         "redis_options": "--save \"\" --appendonly no",
-        "build": if cfg!(debug_assertions) { "debug: these figures mean nothing" } else { "release" },
+        "build": if cfg!(debug_assertions) { "debug: what it says of Sidestream itself means nothing" } else { "release" },
     })
 }
 

@@ -38,6 +38,8 @@ struct Pace {
 #[derive(Clone, Copy, Default)]
 struct Done {
     cpu: f64,
+    /// Seconds that scripts have run.
+    running: f64,
     events: f64,
     /// Scripts that were called.
     scripts: f64,
@@ -59,6 +61,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Report> {
             "events/s",
             "events per script",
             "CPU µs per event",
+            "of it in scripts",
             "requests per event",
             "commands in scripts per event",
             "bytes received per event",
@@ -108,7 +111,7 @@ pub(crate) async fn measure(bench: &Bench) -> anyhow::Result<Report> {
         }),
         tables: vec![cost, idle, memory, sessions],
         notes: vec![
-            "CPU is what the server itself says (`used_cpu_user` and `used_cpu_sys`), requests and commands are its `commandstats`, bytes its `total_net_input_bytes` and `total_net_output_bytes`. An event is an `XADD`.".into(),
+            "CPU is what the server itself says (`used_cpu_user` and `used_cpu_sys`), requests and commands are its `commandstats`, bytes its `total_net_input_bytes` and `total_net_output_bytes`. An event is an `XADD`. What is not in scripts is the network, the pushes and waking up: a server that has little to do pays for each request anew.".into(),
             "A request is one command of a client; a script is one request, whatever it calls. The pushes to the sidecar, which follows every session, are in the bytes sent.".into(),
             "Memory is the difference of `used_memory` before and after; `of it in the stream` is `MEMORY USAGE` of the log alone.".into(),
             "These figures are the server's, so they hold whatever build of Sidestream asks; how many events come with a script depends on how fast it asks.".into(),
@@ -218,6 +221,7 @@ impl Done {
         let requests = sent.into_iter().map(calls).sum::<f64>();
         Ok(Done {
             cpu: number("used_cpu_user")? + number("used_cpu_sys")?,
+            running: running(info) / 1e6,
             events: calls("xadd"),
             scripts: calls("evalsha"),
             requests,
@@ -231,6 +235,7 @@ impl Done {
     fn map(self, other: Done, with: impl Fn(f64, f64) -> f64) -> Self {
         Done {
             cpu: with(self.cpu, other.cpu),
+            running: with(self.running, other.running),
             events: with(self.events, other.events),
             scripts: with(self.scripts, other.scripts),
             requests: with(self.requests, other.requests),
@@ -251,13 +256,14 @@ impl Done {
         self.map(idle, |all, idle| all - idle * share)
     }
 
-    fn per_event(self, load: &str) -> [Cell; 8] {
+    fn per_event(self, load: &str) -> [Cell; 9] {
         let each = |value: f64, decimals| Cell::number(value / self.events, decimals);
         [
             Cell::text(load),
             Cell::count((self.events / self.seconds) as u64),
             Cell::number(self.events / self.scripts, 2),
             each(self.cpu * 1e6, 1),
+            each(self.running * 1e6, 1),
             each(self.requests, 2),
             each(self.inner, 2),
             each(self.received, 0),
@@ -276,6 +282,12 @@ impl Done {
             each(self.sent, 0),
         ]
     }
+}
+
+/// Microseconds that scripts have run.
+fn running(info: &BTreeMap<String, String>) -> f64 {
+    let stats = info.get("cmdstat_evalsha").and_then(|stats| stats.split_once("usec=")?.1.split(',').next());
+    stats.and_then(|usec| usec.parse().ok()).unwrap_or(0.0)
 }
 
 async fn connect(sidecar: &Sidecar) -> anyhow::Result<MultiplexedConnection> {

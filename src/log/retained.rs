@@ -1,12 +1,10 @@
 //! What a writer keeps of what it appended, and how its entries are numbered, for the day on which
 //! the store goes back in time: then the writer appends again what the store has lost. Sans-I/O.
 //!
-//! A writer numbers its entries from 1, and a number is never given to another entry. The store counts
-//! what it has of the writer. Both agree until something was lost that is not kept any more: its place
-//! is taken by *one* entry that names the range ([`Lost`]), so that the store's count stays behind the
-//! writer's numbers from there on by what the range has more than that. So the store needs to know
-//! nothing of holes (its rule "number = count + 1" holds always), and an entry's number is its place among
-//! all that the writer has ever said, which is what a reader counts who counts a `lost` entry as the
+//! A writer numbers its entries from 1, a number is never given to another entry, and the store knows the
+//! number of the newest that it has. What was lost and is not kept any more is named by one entry ([`Lost`]), which
+//! has the last number of the range and is appended with `Append::skips`. So an entry's number is its place among all
+//! that the writer has ever said, here, in the store and for a reader who counts a `lost` entry as the
 //! range that it names.
 //!
 //! Must never: let go of what the store has not acknowledged (it is called for that only after an
@@ -26,8 +24,6 @@ pub(crate) struct Retained {
     kept: VecDeque<Kept>,
     bytes: usize,
     last_n: u64,
-    /// Oldest first.
-    holes: Vec<Hole>,
 }
 
 #[derive(Debug)]
@@ -36,16 +32,7 @@ struct Kept {
     at: Instant,
 }
 
-/// A range that the store has one entry for.
-#[derive(Clone, Copy, Debug)]
-struct Hole {
-    /// That entry, as the store counts.
-    at: u64,
-    /// How far the store's count is behind the writer's numbers from there on.
-    behind: u64,
-}
-
-/// Entries that neither the store nor its writer has any more, by the writer's numbers.
+/// Entries that neither the store nor its writer has any more, by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lost {
     /// The first.
@@ -80,7 +67,7 @@ impl Kept {
 impl Retained {
     /// Of a writer whose first `n` entries are kept elsewhere.
     pub(crate) fn after(n: u64) -> Self {
-        Retained { kept: VecDeque::new(), bytes: 0, last_n: n, holes: Vec::new() }
+        Retained { kept: VecDeque::new(), bytes: 0, last_n: n }
     }
 
     /// The number of the newest entry that was appended.
@@ -91,11 +78,6 @@ impl Retained {
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// How the store counts entry `n`, which is not older than the newest hole.
-    pub(crate) fn in_store(&self, n: u64) -> u64 {
-        n - self.holes.last().map_or(0, |hole| hole.behind)
     }
 
     /// These entries are being appended.
@@ -113,28 +95,18 @@ impl Retained {
         self.kept.back().map(|kept| &kept.record)
     }
 
-    /// The store has only `count` entries of this writer: what is to be appended again, as if for the
-    /// first time. What is `lost` counts as appended by now.
-    pub(crate) fn go_back_to(&mut self, count: u64) -> Again {
-        while self.holes.last().is_some_and(|hole| hole.at > count) {
-            self.holes.pop();
-        }
-        let has = count + self.holes.last().map_or(0, |hole| hole.behind);
-        if has >= self.last_n {
+    /// The store has the entries of this writer only up to number `n`: what is to be appended again, as if for
+    /// the first time. What is `lost` counts as appended by now.
+    pub(crate) fn go_back_to(&mut self, n: u64) -> Again {
+        if n >= self.last_n {
             return Again::default();
         }
         let first_kept = self.last_n + 1 - self.kept.len() as u64;
-        let stays = usize::try_from((has + 1).saturating_sub(first_kept)).unwrap_or(usize::MAX);
+        let stays = usize::try_from((n + 1).saturating_sub(first_kept)).unwrap_or(usize::MAX);
         let records: Vec<Record> = self.kept.drain(stays.min(self.kept.len())..).map(|kept| kept.record).collect();
         self.bytes = self.kept.iter().map(Kept::cost).sum();
-        let lost = (has + 1 < first_kept).then(|| Lost { from_n: has + 1, to_n: first_kept - 1 });
-        match lost {
-            Some(lost) => {
-                self.holes.push(Hole { at: count + 1, behind: lost.to_n - count - 1 });
-                self.last_n = lost.to_n;
-            }
-            None => self.last_n = has,
-        }
+        let lost = (n + 1 < first_kept).then(|| Lost { from_n: n + 1, to_n: first_kept - 1 });
+        self.last_n = lost.map_or(n, |lost| lost.to_n);
         Again { lost, records }
     }
 
@@ -187,20 +159,19 @@ mod tests {
             appended(&mut retained, 3);
             let again = retained.go_back_to(count);
             assert_eq!((again.lost, numbers(&again.records)), (None, expected));
-            assert_eq!((retained.last_n(), retained.in_store(retained.last_n())), (count, count));
+            assert_eq!(retained.last_n(), count);
         }
     }
 
     #[test]
-    fn what_is_not_kept_any_more_is_named_and_takes_one_place_in_the_store() {
+    fn what_is_not_kept_any_more_is_named() {
         let (mut retained, begun) = (Retained::after(1), Instant::now());
         appended(&mut retained, 9);
         retained.let_go(begun, 2 * size_of::<Kept>() + "9".len() + "10".len());
         let again = retained.go_back_to(3);
         assert_eq!(again.lost, Some(Lost { from_n: 4, to_n: 8 }));
         assert_eq!(numbers(&again.records), [9, 10]);
-        // The entry that says so is the store's fourth, the next its fifth.
-        assert_eq!((retained.in_store(8), retained.in_store(9)), (4, 5));
+        assert_eq!(retained.last_n(), 8);
     }
 
     #[test]
@@ -210,9 +181,7 @@ mod tests {
         while retained.let_go_oldest() {}
         assert_eq!(retained.go_back_to(5).lost, Some(Lost { from_n: 6, to_n: 9 }));
         appended(&mut retained, 3);
-        // The store has what stands for 6 to 9, and 10.
-        assert_eq!(retained.in_store(10), 7);
-        let again = retained.go_back_to(7);
+        let again = retained.go_back_to(10);
         assert_eq!((again.lost, numbers(&again.records)), (None, vec![11, 12]));
         retained.append(&again.records, Instant::now());
         let again = retained.go_back_to(2);
@@ -233,6 +202,13 @@ mod tests {
     enum Stored {
         Entry(u64),
         Lost(Lost),
+    }
+
+    /// The number of the newest entry that it has.
+    fn newest(store: &[Stored]) -> u64 {
+        match *store.last().unwrap() {
+            Stored::Entry(n) | Stored::Lost(Lost { to_n: n, .. }) => n,
+        }
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -261,7 +237,7 @@ mod tests {
                 match step {
                     Step::Append(count) => {
                         let first = retained.last_n() + 1;
-                        prop_assert_eq!(retained.in_store(first), store.len() as u64 + 1);
+                        prop_assert_eq!(first, newest(&store) + 1);
                         appended(&mut retained, count);
                         store.extend((first..first + count).map(Stored::Entry));
                     }
@@ -269,10 +245,9 @@ mod tests {
                     Step::GoBack(count) => {
                         // The opening is there, or was written again.
                         store.truncate(store.len().saturating_sub(usize::from(count)).max(1));
-                        let again = retained.go_back_to(store.len() as u64);
+                        let again = retained.go_back_to(newest(&store));
                         store.extend(again.lost.map(Stored::Lost));
-                        let first = retained.last_n() + 1;
-                        prop_assert_eq!(retained.in_store(first), store.len() as u64 + 1);
+                        prop_assert_eq!(retained.last_n(), newest(&store));
                         store.extend(numbers(&again.records).into_iter().map(Stored::Entry));
                         retained.append(&again.records, Instant::now());
                     }

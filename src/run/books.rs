@@ -36,6 +36,17 @@ pub(super) struct Held {
     pub(super) event: bool,
 }
 
+/// What to append next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// The number of the first record.
+    pub(super) first_n: u64,
+    /// The records.
+    pub(super) records: Vec<Record>,
+    /// Whether the first record stands for those before it.
+    pub(super) skips: bool,
+}
+
 impl Books {
     /// Books of a run whose first `opened` entries are written by its opening.
     pub(super) fn new(opened: u64) -> Self {
@@ -96,9 +107,8 @@ impl Books {
         self.waiting_bytes + self.held_bytes
     }
 
-    /// The next records to append, and the number of the first as the store counts. `say` makes the entry
-    /// that names what is lost.
-    pub(super) fn take_batch(&mut self, now: Instant, say: impl FnOnce(Lost) -> Record) -> Option<(u64, Vec<Record>)> {
+    /// The next records to append. `say` makes the entry that names what is lost.
+    pub(super) fn take_batch(&mut self, now: Instant, say: impl FnOnce(Lost) -> Record) -> Option<Batch> {
         let mut bytes = 0;
         let fits = |record: &&Record| {
             bytes += record.size();
@@ -107,25 +117,26 @@ impl Books {
         let count = self.waiting.iter().take(MAX_RECORDS).take_while(fits).count().max(1).min(self.waiting.len());
         let mut records: Vec<_> = self.waiting.drain(..count).collect();
         self.waiting_bytes -= records.iter().map(Record::size).sum::<usize>();
-        let mut first_n = self.retained.in_store(self.retained.last_n() + 1);
+        let mut first_n = self.retained.last_n() + 1;
         self.retained.append(&records, now);
-        if let Some(lost) = self.lost.take() {
-            first_n -= 1;
+        let lost = self.lost.take();
+        let skips = lost.is_some();
+        if let Some(lost) = lost {
+            first_n = lost.to_n;
             records.insert(0, say(lost));
         }
-        (!records.is_empty()).then_some((first_n, records))
+        (!records.is_empty()).then_some(Batch { first_n, records, skips })
     }
 
-    /// The newest entry that was appended, and its number as the store counts; `None`: none after the
-    /// opening.
+    /// The newest entry that was appended, and its number; `None`: none after the opening.
     pub(super) fn newest(&self) -> Option<(u64, &Record)> {
-        Some((self.retained.in_store(self.retained.last_n()), self.retained.newest()?))
+        Some((self.retained.last_n(), self.retained.newest()?))
     }
 
-    /// The store has only `count` entries of this run: the rest waits once more, before what waits. How many
-    /// that are, and what of them is lost.
-    pub(super) fn go_back_to(&mut self, count: u64) -> (usize, Option<Lost>) {
-        let Again { lost, records } = self.retained.go_back_to(count);
+    /// The store has the entries of this run only up to number `n`: the rest waits once more, before what waits. How
+    /// many that are, and what of them is lost.
+    pub(super) fn go_back_to(&mut self, n: u64) -> (usize, Option<Lost>) {
+        let Again { lost, records } = self.retained.go_back_to(n);
         let again = records.len();
         for record in records.into_iter().rev() {
             self.waiting_bytes += record.size();
@@ -180,7 +191,10 @@ mod tests {
 
     fn take(books: &mut Books) -> Option<(u64, Vec<Record>)> {
         let name = |Lost { from_n, to_n }| Record { data: format!("{from_n} to {to_n}").into(), ..record() };
-        books.take_batch(Instant::now(), name)
+        let skipped = books.lost.is_some();
+        let Batch { first_n, records, skips } = books.take_batch(Instant::now(), name)?;
+        assert_eq!(skips, skipped);
+        Some((first_n, records))
     }
 
     fn released(books: &mut Books, n: u64) -> Vec<&'static str> {
@@ -229,10 +243,10 @@ mod tests {
         books.record(named("6"));
         assert_eq!(books.go_back_to(1), (1, Some(Lost { from_n: 2, to_n: 4 })));
         assert!(!books.is_settled());
-        assert_eq!(data(take(&mut books)), batch(2, &["2 to 4", "5", "6"]));
+        assert_eq!(data(take(&mut books)), batch(4, &["2 to 4", "5", "6"]));
         assert_eq!(
             (books.appended_n(), books.newest().map(|(n, r)| (n, r.data.to_string()))),
-            (6, Some((4, "6".into())))
+            (6, Some((6, "6".into())))
         );
     }
 

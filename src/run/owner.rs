@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::log::{Append, Fence, Lost, OnBusy, OpenRun, Opened, Writer};
-use crate::run::books::Books;
+use crate::run::books::{Batch, Books};
 use crate::run::call::Found;
 use crate::run::caller::Caller;
 use crate::run::commit::{self, Committed};
@@ -38,7 +38,7 @@ use crate::sse::Decoder;
 const WAITING_BYTES: usize = 4 << 20;
 
 /// Bytes of what it has appended that the owner of one run keeps for the case that the store loses it.
-const RETAINED_BYTES: usize = 8 << 20;
+const RETAINED_BYTES: usize = 4 << 20;
 
 /// The same for all runs of an instance, those that have ended included.
 const ALL_RETAINED_BYTES: usize = 64 << 20;
@@ -410,8 +410,8 @@ impl Owner {
             let (run, source) = (Some(run.clone()), source.clone());
             Record { kind: Kind::Status, run, source, event: None, id: None, data }
         };
-        let (first_n, records) = self.books.take_batch(Instant::now(), say)?;
-        Some(self.append_of(first_n, records))
+        let Batch { first_n, records, skips } = self.books.take_batch(Instant::now(), say)?;
+        Some(Append { skips, ..self.append_of(first_n, records) })
     }
 
     fn append_of(&self, first_n: u64, records: Vec<Record>) -> Append {

@@ -225,7 +225,9 @@ fn judge(all: &[Message], told: &[Told], requests: &BTreeMap<String, usize>, ses
 async fn whatever_devices_do_at_once(store: Store) {
     let Stage { sidecar, agent, store } = Stage::on(store).await;
     let other = match store {
-        RunningStore::Redis(_) => Some(Sidecar::of(agent.url()).store(store.url()).start().await),
+        RunningStore::Redis(_) | RunningStore::Cluster(_) => {
+            Some(Sidecar::of(agent.url()).store(store.url()).start().await)
+        }
         RunningStore::Embedded(_) => None,
     };
     let requests = Requests::default();

@@ -18,6 +18,7 @@ mod bad_input;
 mod bad_start;
 mod browsers;
 mod cancelling;
+mod clusters;
 mod continuity;
 mod disconnects;
 mod everybody;

@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 
-use crate::redis_cluster::RedisCluster;
+use crate::redis_cluster::RedisClusterOptions;
 use crate::stores::{CLUSTER, Case};
 
 /// Cases at a time.
@@ -11,8 +11,9 @@ const AT_ONCE: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_holds_on_a_cluster() {
-    let cluster = RedisCluster::start().await;
-    CLUSTER.set(cluster.url()).unwrap();
+    let user = "user side on >secret ~case-* resetchannels &case-* +@all -@dangerous +info";
+    let cluster = RedisClusterOptions::default().directive(user).start().await;
+    CLUSTER.set(cluster.url_as("side:secret")).unwrap();
     let cases: Vec<Case> = [
         crate::appending::on_a_cluster(),
         crate::cancelling::on_a_cluster(),

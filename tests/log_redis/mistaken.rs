@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use sidestream::log::redis::{Ack, RedisLog, RedisOptions, RefusedStore};
 use sidestream::log::*;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use crate::actors::*;
 use crate::connecting::{refusal, works};
@@ -74,6 +76,59 @@ async fn a_single_server_is_no_cluster_and_no_sentinel() {
 async fn a_part_of_a_cluster_is_no_single_server() {
     let server = RedisServerOptions::default().cluster().start();
     is_refused(at("redis", &server, ""), "in cluster mode: write redis-cluster://").await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_nobody_has_formed_is_waited_for_in_words() {
+    let server = RedisServerOptions::default().cluster().start();
+    let log = connect(at("redis-cluster", &server, "")).await;
+    let health = log.health().borrow().clone();
+    assert!(matches!(&health, StoreHealth::Down { reason } if reason.contains("form it first")), "{health:?}");
+    let all = ::redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383).to_owned();
+    all.exec_async(&mut server.client().await).await.unwrap();
+    until_health(&log, |health| *health == StoreHealth::Up).await;
+    works(&log).await;
+}
+
+/// A server that says `info` of itself, and that all is well otherwise.
+async fn who_says(info: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (requests, mut answers) = stream.into_split();
+                let mut lines = BufReader::new(requests).lines();
+                while let Ok(Some(count)) = lines.next_line().await {
+                    // `*<words>`, then a length and a word each (RESP).
+                    let mut words = Vec::new();
+                    for _ in 0..2 * count[1..].parse::<usize>().unwrap() {
+                        words.extend(lines.next_line().await.unwrap());
+                    }
+                    let answer =
+                        if words[1] == "INFO" { format!("${}\r\n{info}\r\n", info.len()) } else { "+OK\r\n".into() };
+                    answers.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused() {
+    let port = who_says("redis_version:6.0.16\r\nredis_mode:standalone\r\nrole:master\r\n").await;
+    let refused = is_refused(format!("redis://127.0.0.1:{port}"), "version 6.2 or newer is needed").await;
+    assert!(matches!(refused, RefusedStore::Version { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_cluster_of_6_2_is_too_old() {
+    let server = RedisServerOptions::default().version_6_2().directive("cluster-enabled yes").start();
+    let slots: Vec<u16> = (0..16384).collect();
+    let all = ::redis::cmd("CLUSTER").arg("ADDSLOTS").arg(slots).to_owned();
+    all.exec_async(&mut server.client().await).await.unwrap();
+    is_refused(at("redis-cluster", &server, ""), "version 7.0 (for a cluster) or newer is needed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -110,7 +110,7 @@ async fn a_certificate_for_another_host_is_refused_in_words_that_say_what_to_do(
 
 #[tokio::test]
 async fn a_cluster_and_sentinels_speak_tls_like_a_server() {
-    let member = RedisServerOptions::default().tls().cluster().start();
+    let member = RedisServerOptions::default().tls().cluster().directive("tls-cluster yes").start();
     let tls = TlsCertificates { client_tls: None, root_cert: Some(std::fs::read(member.ca_file()).unwrap()) };
     let client = ::redis::Client::build_with_tls(member.url(), tls).unwrap();
     let all = ::redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16383).to_owned();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::redis_cluster::RedisCluster;
 use super::redis_server::RedisServer;
 
 /// A kind of store.
@@ -19,6 +20,9 @@ pub(crate) enum RunningStore {
     Embedded(tempfile::TempDir),
     /// A server.
     Redis(RedisServer),
+    /// Servers that divide sessions among them.
+    #[allow(dead_code, reason = "used by some of the test binaries")]
+    Cluster(RedisCluster),
 }
 
 impl Store {
@@ -37,6 +41,7 @@ impl RunningStore {
         match self {
             RunningStore::Embedded(_) => format!("file:{}", self.dir().display()),
             RunningStore::Redis(server) => server.url(),
+            RunningStore::Cluster(cluster) => cluster.url(),
         }
     }
 
@@ -44,7 +49,7 @@ impl RunningStore {
     pub(crate) fn dir(&self) -> PathBuf {
         match self {
             RunningStore::Embedded(dir) => dir.path().join("store"),
-            RunningStore::Redis(_) => panic!("Redis is not in a folder of ours"),
+            _ => panic!("Redis is not in a folder of ours"),
         }
     }
 
@@ -52,7 +57,16 @@ impl RunningStore {
     pub(crate) fn redis(&mut self) -> &mut RedisServer {
         match self {
             RunningStore::Redis(server) => server,
-            RunningStore::Embedded(_) => panic!("not a Redis server"),
+            _ => panic!("not a Redis server"),
+        }
+    }
+
+    /// The servers of a cluster.
+    #[allow(dead_code, reason = "used by some of the test binaries")]
+    pub(crate) fn cluster(&mut self) -> &mut RedisCluster {
+        match self {
+            RunningStore::Cluster(cluster) => cluster,
+            _ => panic!("not a cluster"),
         }
     }
 }

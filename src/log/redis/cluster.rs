@@ -88,6 +88,10 @@ impl Cluster {
         };
         match cluster.look().await {
             Ok(view) => {
+                if view.primaries.is_empty() {
+                    let reason = "no server of the cluster has slots; form it first (redis-cli --cluster create)";
+                    cluster.health.send_replace(StoreHealth::Down { reason: reason.into() });
+                }
                 let new = cluster.apply(view);
                 try_join_all(new.iter().map(|node| node.start())).await?;
             }

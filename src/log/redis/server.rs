@@ -92,25 +92,26 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
         return Err(NoServer::Refused(RefusedStore::Version { address: address(), found: version.into(), needed }));
     }
     if field("role") == "slave" {
-        return Err(NoServer::Away(format!("{} is a replica, which cannot be written to", at)));
+        return Err(NoServer::Away(format!(
+            "{at} is a replica, which cannot be written to; name its primary, or sentinels (redis-sentinel://), in the \
+             store URL"
+        )));
     }
     if field("loading") == "1" {
-        return Err(NoServer::Away(format!("{} is still loading its data", at)));
+        return Err(NoServer::Away(format!("{at} is still loading its data")));
     }
     let mut warnings = Vec::new();
     let policy = field("maxmemory_policy");
     if !matches!(policy, "" | "noeviction" | "volatile-ttl") {
         warnings.push(format!(
-            "maxmemory-policy of the Redis server at {} is {policy}: it may drop live sessions; set it to noeviction \
-             or volatile-ttl",
-            at
+            "maxmemory-policy of the Redis server at {at} is {policy}: it may drop live sessions; set it to noeviction \
+             or volatile-ttl"
         ));
     }
     if field("aof_enabled") == "0" {
         warnings.push(format!(
-            "the Redis server at {} has no append-only file: what it acknowledged since its last snapshot is lost when \
-             it restarts; set appendonly yes",
-            at
+            "the Redis server at {at} has no append-only file: what it acknowledged since its last snapshot is lost when \
+             it restarts; set appendonly yes"
         ));
     }
     let replaceable = !matches!(target.deployment, Deployment::Single(_));

@@ -97,6 +97,12 @@ fn ends(entry: &Entry) -> bool {
     entry.record.state().and_then(RunState::terminal).is_some()
 }
 
+/// The last number of the range that the entry names as lost.
+fn stands_for(record: &Record) -> Option<u64> {
+    let data: serde_json::Value = serde_json::from_str(&record.data).ok()?;
+    data["to_n"].as_u64().filter(|_| data["code"] == "lost")
+}
+
 fn write(entries: &mut Vec<Entry>, clock: &Mutex<u64>, records: &[Record]) -> Offset {
     let mut clock = clock.lock().unwrap();
     *clock += 1;
@@ -113,7 +119,7 @@ fn appended(entries: &mut Vec<Entry>, clock: &Mutex<u64>, append: Append) -> App
     let tail = entries.last().map_or(Offset::ZERO, |entry| entry.offset);
     let flags = RunFlags::default;
     let terminal = own.iter().find(|entry| ends(entry)).map(|entry| entry.offset);
-    let n = own.len() as u64 - u64::from(terminal.is_some());
+    let n = own.iter().filter(|entry| !ends(entry)).fold(0, |n, entry| stands_for(&entry.record).unwrap_or(n + 1));
     let last_n = append.first_n + append.records.len() as u64 - 1;
     if last_n <= n {
         return Appended::Duplicate { last: own.last().unwrap().offset, flags: flags() };
@@ -127,10 +133,10 @@ fn appended(entries: &mut Vec<Entry>, clock: &Mutex<u64>, append: Append) -> App
     if n == 0 {
         return Appended::Closed(Closed::Unknown);
     }
-    if append.first_n > n + 1 {
+    if append.first_n > n + 1 && !append.skips {
         return Appended::Gap { expected: n + 1 };
     }
-    assert_eq!(append.first_n, n + 1, "a part is stored already: {append:?}");
+    assert!(append.first_n > n, "a part is stored already: {append:?}");
     let last = write(entries, clock, &append.records);
     Appended::Stored { first: last, last, flags: flags(), next: None }
 }

@@ -90,20 +90,20 @@ impl Owner {
         None
     }
 
-    /// The log has only `count` entries of this run. The rest is appended again, after the opening where that is
+    /// The log has the entries of this run only up to number `n`. The rest is appended again, after the opening where that is
     /// lost as well.
-    fn lost(&mut self, count: u64) {
+    fn lost(&mut self, n: u64) {
         self.went_back += 1;
         self.terminal_at = None;
-        if count < self.spec.opening.len() as u64 {
+        if n < self.spec.opening.len() as u64 {
             self.opens = true;
         } else {
-            self.go_back_to(count);
+            self.go_back_to(n);
         }
     }
 
-    fn go_back_to(&mut self, count: u64) {
-        let (again, lost) = self.books.go_back_to(count);
+    fn go_back_to(&mut self, n: u64) {
+        let (again, lost) = self.books.go_back_to(n);
         self.stored_n = self.books.appended_n();
         if again > 0 || lost.is_some() {
             let (session, run, lost) = (&self.spec.session, &self.spec.run, lost.map_or(0, Lost::count));
