@@ -284,6 +284,8 @@ async fn watch_health(
     health: watch::Sender<StoreHealth>,
     stop: CancellationToken,
 ) {
+    // A server was away and is back: said even where nobody has seen it go.
+    let mut flapped = false;
     loop {
         let now = map.borrow_and_update().clone();
         let mut states: Vec<_> = now.nodes().iter().map(|node| node.health()).collect();
@@ -300,7 +302,8 @@ async fn watch_health(
             }
             None => StoreHealth::Up,
         };
-        health.send_if_modified(|before| std::mem::replace(before, is.clone()) != is);
+        health.send_if_modified(|before| std::mem::replace(before, is.clone()) != is || flapped);
+        flapped = false;
         let changed = states.iter_mut().map(|state| Box::pin(state.changed()));
         let changed = async {
             match changed.len() {
@@ -309,7 +312,7 @@ async fn watch_health(
             }
         };
         tokio::select! {
-            _ = changed => {}
+            _ = changed => flapped = true,
             moved = map.changed() => if moved.is_err() { return },
             () = stop.cancelled() => {
                 health.send_replace(StoreHealth::Down { reason: "closed".into() });
