@@ -7,7 +7,7 @@ use redis::{Cmd, FromRedisValue};
 use super::RedisLog;
 use super::fields::{Batch, unexpected, word};
 use super::keys::SessionKeys;
-use super::node::Lane;
+use super::link::Lane;
 use super::scripts::Lua;
 use crate::log::{Append, Appended, Closed, RunFlags, Unavailable, Writer};
 use crate::session::{Entry, Offset, Record, RunId, SessionId, Terminal};

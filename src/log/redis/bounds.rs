@@ -8,7 +8,7 @@ use super::RedisLog;
 use super::append::offset;
 use super::fields::{Clock, RunField, now_ms, unexpected};
 use super::keys::SessionKeys;
-use super::node::Lane;
+use super::link::Lane;
 use crate::log::{Bounds, Place, RunInfo, SessionBounds, Unavailable};
 use crate::session::{Offset, RunId, SessionId};
 

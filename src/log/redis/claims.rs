@@ -4,7 +4,7 @@ use bytestring::ByteString;
 
 use super::RedisLog;
 use super::fields::unexpected;
-use super::node::Lane;
+use super::link::Lane;
 use super::slots::Slot;
 use crate::log::{Claim, Unavailable};
 use crate::session::{SessionId, Subject};

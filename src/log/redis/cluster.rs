@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::deployment::Address;
-use super::node::{Common, Lane, Node, State};
+use super::link::Lane;
+use super::node::{Common, Node, State};
 use super::options::{RefusedStore, plain_reason};
 use super::server::{NoServer, judge};
 use super::slots::{Ranges, Slot, SlotMap};
@@ -204,17 +205,12 @@ fn question() -> Pipeline {
 }
 
 async fn ask_node(node: &Node) -> Result<View, NoServer> {
-    let State::Up(link) = node.state().borrow().clone() else { return Err(NoServer::Away("it is away".into())) };
+    let away = |unavailable: Unavailable| NoServer::Away(unavailable.detail);
+    let link = node.link().map_err(away)?;
     let (question, until) = (question(), Instant::now() + PATIENCE);
-    let asked =
-        node.call(
-            Lane::Writes,
-            None,
-            until,
-            |mut connection, _| async move { question.query_async(&mut connection).await },
-        );
-    let (info, slots): (String, Value) =
-        asked.await.map_err(|failed| NoServer::Away(Unavailable::from(failed).detail))?;
+    let ask = |mut connection, _| async move { question.query_async(&mut connection).await };
+    let answer = link.call(Lane::Writes, None, until, ask).await;
+    let (info, slots): (String, Value) = answer.map_err(|failed| away(failed.into()))?;
     Ok(view(&info, &slots, &link.address))
 }
 

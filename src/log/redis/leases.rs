@@ -7,7 +7,7 @@ use redis::Cmd;
 use super::RedisLog;
 use super::commands::COMMAND_TTL_MS;
 use super::fields::unexpected;
-use super::node::Lane;
+use super::link::Lane;
 use crate::log::{DeadInstance, Renewal, Unavailable};
 use crate::session::{InstanceId, RunId, SessionId};
 

@@ -13,7 +13,8 @@
 //! target deployment   the options, checked; where the servers are (as crate::redis_url reads it)
 //! dialect     TLS where we speak none, and the other way round
 //! servers     which server is asked                      slots      which has what
-//! node        the connections to one: alive, or known to be down   server   what it is
+//! node        one of them: there, or known to be away; where: whereabouts
+//! link        the connections to it                        server     what it is
 //! listener    the pub/sub connection to one              follow     who follows which session
 //! keys fields push notes scripts                          names, entries, pushes, Lua
 //! ```
@@ -41,6 +42,7 @@ mod follow;
 mod gap;
 mod keys;
 mod leases;
+mod link;
 mod listener;
 mod mailbox;
 mod node;
@@ -63,6 +65,7 @@ mod subjects;
 
 mod takeover;
 mod target;
+mod whereabouts;
 
 pub use options::{Ack, ClientCertificate, Password, RedisOptions, RefusedStore};
 pub use store::RedisLog;

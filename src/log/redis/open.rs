@@ -5,7 +5,7 @@ use redis::Cmd;
 use super::RedisLog;
 use super::append::{answer_of, closed, flags, offset};
 use super::fields::{Batch, Clock, NONE, RunField, now_ms, unexpected, word};
-use super::node::Lane;
+use super::link::Lane;
 use super::slots::Slot;
 use crate::log::{OnBusy, OpenRun, Opened, RunInfo, Unavailable, Waiting};
 use crate::session::{RunId, SessionId};

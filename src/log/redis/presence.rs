@@ -7,7 +7,7 @@ use redis::Cmd;
 use super::RedisLog;
 use super::append::{answer_of, offset};
 use super::fields::{Clock, now_ms, unexpected};
-use super::node::Lane;
+use super::link::Lane;
 use super::notes;
 use super::slots::Slot;
 use crate::log::{Appeared, Ephemeral, MOST_CURSORS, MOST_PRESENT, Marked, Present, ReadCursor, Shared, Unavailable};

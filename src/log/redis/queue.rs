@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use super::RedisLog;
 use super::append::answer_of;
 use super::fields::{Clock, NONE, now_ms, unexpected, unword, word};
-use super::node::Lane;
+use super::link::Lane;
 use crate::log::{QueuedRun, Starts, ToStart, Unavailable};
 use crate::session::{InstanceId, RunId, SessionId};
 

@@ -9,7 +9,7 @@ use super::bounds::{Known, KnownAnswer, Meta, add_known, known};
 use super::fields::entries_of;
 use super::gap::{Cursor, at_or_before, judge, lost, removed, rolled_back};
 use super::keys::SessionKeys;
-use super::node::Lane;
+use super::link::Lane;
 use crate::log::{GapReason, Page, PageLimits, Read, Unavailable};
 use crate::session::{Entry, Offset, SessionId};
 

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::RedisLog;
 use super::append::offset;
 use super::fields::{Clock, now_ms};
-use super::node::{Lane, Node};
+use super::link::Lane;
+use super::node::Node;
 use crate::log::{SessionRow, Unavailable};
 use crate::session::{Offset, SessionId};
 
@@ -49,10 +50,8 @@ impl RedisLog {
         while rows.len() < limit && Instant::now() < until {
             let mut scan = Cmd::new();
             scan.arg("SCAN").arg(cursor).arg("MATCH").arg(self.keys.meta_pattern()).arg("COUNT").arg(STEP);
-            let step = node.call(Lane::Pages, None, until, |mut connection, _| async move {
-                scan.query_async(&mut connection).await
-            });
-            let (next, found): (u64, Vec<String>) = step.await?;
+            let scan = |mut connection, _| async move { scan.query_async(&mut connection).await };
+            let (next, found): (u64, Vec<String>) = node.link()?.call(Lane::Pages, None, until, scan).await?;
             let sessions: Vec<SessionId> = found.iter().filter_map(|key| self.keys.session_of_meta(key)).collect();
             let looks = try_join_all(sessions.iter().map(|session| self.row(session))).await?;
             for (session, row) in sessions.into_iter().zip(looks) {

@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{Cluster, Seen};
 use super::deployment::Deployment;
 use super::dialect::mismatch;
-use super::node::{Common, Failed, Lane, Node, State, Whereabouts};
+use super::link::{Failed, Lane};
+use super::node::{Common, Node, State};
 use super::options::RefusedStore;
 use super::scripts::{Lua, Scripts};
 use super::sentinel::Sentinels;
 use super::slots::{Slot, SlotMap};
 use super::target::Target;
+use super::whereabouts::Whereabouts;
 use crate::log::{StoreHealth, Unavailable};
 
 /// The pause before a call is sent again whose slot is on its way to another server, unless there is a new map.
@@ -175,7 +177,7 @@ impl Servers {
         loop {
             let now = map.borrow_and_update().clone();
             let Some(node) = aim.take().or_else(|| now.node(slot).cloned()) else { return Err(unserved()) };
-            let failed = match node.call(lane, settles, until, &request).await {
+            let failed = match node.link()?.call(lane, settles, until, &request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Unknown(unavailable)) => return Err(unavailable),
                 Err(failed) => failed,

@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use redis::Cmd;
 
 use super::RedisLog;
-use super::node::Lane;
+use super::link::Lane;
 use super::rows::Row;
 use super::slots::Slot;
 use crate::log::{MOST_SESSIONS, OwnSession, Unavailable, Used};
