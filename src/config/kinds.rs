@@ -9,7 +9,8 @@ use super::network::Network;
 use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule, json_pointer};
 use super::secret::Secret;
-use super::settings::{Ack, AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
+use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
+use super::store::Ack;
 use super::store_url::StoreUrl;
 use super::value::{Choice, Given, Kind, ListOf, quoted};
 

@@ -5,7 +5,7 @@
 //! `settings` holds the values as the rest of the program uses them. `options` holds one table of
 //! all options, from which the readers and all documentation come; `value` and `kinds` know how
 //! each kind of value is written; `load` merges `file`, `environment` and flags; `check` has the
-//! rules about values together.
+//! rules about values together, `store_rules` those of the store.
 
 mod call_kinds;
 mod calls;
@@ -23,6 +23,7 @@ mod route;
 mod routes;
 mod secret;
 mod settings;
+mod store;
 mod store_rules;
 mod store_url;
 mod value;
@@ -38,4 +39,5 @@ pub use route::{RoutePattern, SessionRule, path_segment};
 pub use routes::{KeptOut, Routes};
 pub use secret::Secret;
 pub use settings::*;
+pub use store::{Ack, Store};
 pub use store_url::StoreUrl;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use super::secret::Secret;
-use super::settings::{Ack, Config, Store};
+use super::settings::Config;
+use super::store::{Ack, Store};
 use super::store_url::StoreUrl;
 use crate::redis_url::{RedisUrl, Topology};
 

@@ -1,7 +1,7 @@
 //! Whether the store may have gone back in time: who has appended nothing since would not hear of it.
 //!
 //! A doubt is raised when the store is back after it was away (also as another server), when an owner
-//! hears that entries were lost, and when the newest terminal of this instance is not where it was. Then
+//! hears that entries were lost, and when a terminal of this instance is not where it was. Then
 //! every writer that is silent looks whether its entries are there: owners, those who remember runs
 //! that have ended, and who publishes for clients. Must never: raise a doubt for every writer that hears of
 //! the same loss; there is at most one a second.

@@ -21,8 +21,11 @@ use crate::session::{Offset, RunId, SessionId};
 /// Runs that are looked after at a time.
 const AT_ONCE: usize = 64;
 
-/// How often the newest terminal is looked at, and what could not be looked after is tried again.
+/// How often some terminals are looked at, and what could not be looked after is tried again.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How many terminals are looked at that nobody doubts, beside the newest.
+const SAMPLED: usize = 7;
 
 /// See the module.
 #[derive(Default)]
@@ -38,6 +41,8 @@ struct Shelf {
     next: u64,
     /// Of all before this one nothing but the terminal is left.
     bare_before: u64,
+    /// All before this one were looked at, in this round.
+    sampled_before: u64,
 }
 
 struct Item {
@@ -97,9 +102,15 @@ impl Remembered {
         }
     }
 
-    /// The run that has ended last.
-    fn newest(&self) -> Option<Place> {
-        self.lock().runs.last_key_value().map(Place::of)
+    /// The run that has ended last, and a few others: every time the next ones.
+    fn sample(&self) -> Vec<Place> {
+        let mut shelf = self.lock();
+        let from = shelf.sampled_before;
+        let newest = shelf.runs.last_key_value();
+        let places: Vec<_> = newest.into_iter().chain(shelf.runs.range(from..).take(SAMPLED)).map(Place::of).collect();
+        let round_is_over = places.len() <= SAMPLED;
+        shelf.sampled_before = if round_is_over { 0 } else { places.last().map_or(0, |last| last.number + 1) };
+        places
     }
 
     /// The runs that nobody has looked after since doubt number `doubt`.
@@ -138,12 +149,13 @@ pub(super) async fn remember(runs: &Arc<Runs>) {
         let _ = timeout(EVERY, doubts.changed()).await;
         let doubt = *doubts.borrow_and_update();
         runs.remembered.forget_before(runs.doubts.horizon());
-        // Where a server has lost a tail it has lost the newest of it, so that one stands for all that nobody
-        // doubts. A server whose connection was renewed is doubted anyway.
-        if let Some(newest) = runs.remembered.newest()
-            && has_its_terminal(runs, &newest).await == Standing::Lost
-        {
-            runs.doubts.raise();
+        // Where a server has lost a tail it has lost the newest of it; and there may be several servers. One whose
+        // connection was renewed is doubted anyway.
+        for place in runs.remembered.sample() {
+            if has_its_terminal(runs, &place).await == Standing::Lost {
+                runs.doubts.raise();
+                break;
+            }
         }
         let doubted = runs.remembered.doubted(doubt);
         stream::iter(doubted).for_each_concurrent(AT_ONCE, |place| look_after(runs, place, doubt)).await;

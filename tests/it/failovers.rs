@@ -50,9 +50,7 @@ impl Deployment {
     }
 
     async fn subscriber(&self, session: &str) -> Subscriber {
-        let mut socket = self.sidecar.connect().await;
-        socket.attach(session).await;
-        Subscriber { socket, view: Vec::new(), gaps: 0 }
+        Subscriber::at(&self.sidecar, session).await
     }
 
     /// From now on a replica gets nothing more: promoted, it lacks what comes now.
@@ -106,6 +104,12 @@ struct Subscriber {
 }
 
 impl Subscriber {
+    async fn at(sidecar: &Sidecar, session: &str) -> Self {
+        let mut socket = sidecar.connect().await;
+        socket.attach(session).await;
+        Subscriber { socket, view: Vec::new(), gaps: 0 }
+    }
+
     /// Reads until its view has so many entries.
     async fn has(&mut self, count: usize) {
         let reading = async {
@@ -194,6 +198,43 @@ async fn a_failover_that_loses_a_tail_is_announced_and_what_was_lost_is_in_the_l
     assert_eq!(log.len(), 2 + 6 + 3 + 2, "{log:?}");
     subscriber.agrees_with(&log).await;
     assert!(subscriber.gaps > 0, "it was told");
+}
+
+/// Runs of two instances in one session, and subscribers at both.
+#[tokio::test]
+async fn what_several_instances_have_lost_in_one_session_each_of_them_sends_again() {
+    let mut stage = Deployment::with_replicas(1).await;
+    let other = Sidecar::of(stage.agent.url()).store(stage.network.url()).start().await;
+    let mut here = stage.run("s").await;
+    let first = std::mem::replace(&mut stage.sidecar, other);
+    let mut there = stage.run("s").await;
+    let mut subscribers = [Subscriber::at(&first, "s").await, stage.subscriber("s").await];
+    say(&mut here, &["a"]).await;
+    say(&mut there, &["x"]).await;
+    stage.cut_off(1).await;
+    say(&mut here, &["b"]).await;
+    say(&mut there, &["y"]).await;
+    say(&mut here, &["c"]).await;
+    for subscriber in &mut subscribers {
+        subscriber.has(7).await;
+    }
+    stage.fail_over_to(1);
+    // The one says something; the other has said all that it has to say.
+    let (here_id, there_id) = (here.id.clone(), there.id.clone());
+    say(&mut here, &["d"]).await;
+    end(here, &["a", "b", "c", "d"]).await;
+    end(there, &["x", "y"]).await;
+    let log = stage.ended("s", &[&here_id, &there_id]).await;
+    let data = |run: &str| events_of(&log, run, "").into_iter().map(|event| event.data).collect::<Vec<_>>();
+    assert_eq!(data(&here_id), ["a", "b", "c", "d"]);
+    assert_eq!(data(&there_id), ["x", "y"]);
+    assert_eq!(log.len(), 10, "{log:?}");
+    for run in [&here_id, &there_id] {
+        assert_eq!(terminal_of(&log, run)["state"], "completed");
+    }
+    for subscriber in &mut subscribers {
+        subscriber.agrees_with(&log).await;
+    }
 }
 
 #[tokio::test]

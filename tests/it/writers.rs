@@ -154,7 +154,7 @@ async fn a_body_is_read_no_faster_than_the_store_takes_it() {
     let before = stage.sidecar.process().peak_memory();
     stage.store.redis().freeze();
     let writing = tokio::spawn(async move {
-        for _ in 0..60 {
+        for _ in 0..120 {
             lines.write(many.clone()).await;
         }
         lines.end().await
@@ -162,10 +162,11 @@ async fn a_body_is_read_no_faster_than_the_store_takes_it() {
     until("the store to be missed", async || stage.sidecar.misses_store().await).await;
     assert!(!writing.is_finished());
     stage.store.redis().thaw();
-    assert_eq!(writing.await.unwrap().json().await["events"], 61_000);
+    assert_eq!(writing.await.unwrap().json().await["events"], 121_000);
     let grown = stage.sidecar.process().peak_memory().saturating_sub(before);
-    // What was read on, and the allocator's share, which is larger on a busy machine.
-    assert!(grown < 40 << 20, "{grown} bytes more for a body of 61 MB");
+    // What was read on, the newest 8 MiB should the store lose them, and the allocator's share, which is larger on a
+    // busy machine.
+    assert!(grown < 56 << 20, "{grown} bytes more for a body of 121 MB");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::actors::*;
-use crate::redis_server::RedisServer;
+use crate::redis_server::{RedisServer, RedisServerOptions};
 
 #[tokio::test]
 async fn what_one_instance_appends_is_pushed_to_the_other() {
@@ -190,4 +190,19 @@ async fn a_subscription_that_is_silently_dead_is_found_out_and_rebuilt() {
     assert!(reader.checks > 0);
     owner.says(&*here, &["heard"]).await;
     reader.until(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_kills_subscribers_for_pushes_over_its_buffer_limit_costs_time_and_loses_nothing() {
+    let server = RedisServerOptions::default().directive("client-output-buffer-limit pubsub 8kb 8kb 0").start();
+    let (here, there) = (connect(server.url()).await, connect(server.url()).await);
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*here).await;
+    let mut reader = Reader::join(there, &owner.session).await;
+    let large = "x".repeat(60_000);
+    for _ in 0..5 {
+        owner.says(&*here, &[&large]).await;
+        reader.until(usize::try_from(owner.n).unwrap()).await;
+    }
+    assert!(reader.checks > 0, "a push of this size was delivered: the limit does not hold");
 }

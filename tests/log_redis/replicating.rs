@@ -2,6 +2,7 @@
 
 use sidestream::log::redis::{Ack, RedisLog, RedisOptions};
 use sidestream::log::*;
+use sidestream::session::*;
 
 use crate::actors::*;
 use crate::redis_server::{RedisServer, RedisServerOptions};
@@ -113,4 +114,41 @@ async fn many_writers_share_a_barrier() {
     let waits = stats.lines().find_map(|line| line.strip_prefix("cmdstat_wait:calls=")?.split(',').next());
     let waits: u64 = waits.expect("it waited").parse().unwrap();
     assert!(waits < 200, "{waits} barriers for 400 answers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_replaced_and_has_its_place_again_is_another_one() {
+    let first = RedisServer::start();
+    let second = replica_of(&first);
+    in_sync(&second).await;
+    let log = connect(first.url()).await;
+    let mut owner = Owner::new("s", "r");
+    owner.open(&*log).await;
+    let (_, shared) = owner.says(&*log, &["kept"]).await;
+    let (mut at_first, mut at_second) = (first.client().await, second.client().await);
+    until(async || {
+        let length: u64 = ::redis::cmd("XLEN").arg("ss:{default:s}:log").query_async(&mut at_second).await.unwrap();
+        length == owner.n
+    })
+    .await;
+    let obey = |port: Option<u16>| {
+        let (host, port) = port.map_or(("NO".into(), "ONE".into()), |port| ("127.0.0.1".to_owned(), port.to_string()));
+        ::redis::cmd("REPLICAOF").arg(host).arg(port).to_owned()
+    };
+    obey(None).query_async::<()>(&mut at_second).await.unwrap();
+    let (_, lost) = owner.says(&*log, &["lost"]).await;
+    // The connection outlives both changes, and nothing is asked of the server in between.
+    let left = until_health(&log, |health| *health != StoreHealth::Up);
+    let replaced = async {
+        obey(Some(second.port())).query_async::<()>(&mut at_first).await.unwrap();
+        in_sync(&first).await;
+        obey(None).query_async::<()>(&mut at_first).await.unwrap();
+    };
+    tokio::join!(left, replaced);
+    let mut other = Owner::new("s", "other");
+    insist(async || log.open_run(other.opening()).await).await;
+    (other.n, other.tail) = (1, Offset::ZERO);
+    other.insists(&*log, &["elsewhere", "and more"]).await;
+    let gap = gap(&*log, &owner.session, lost).await;
+    assert_eq!((gap.to, gap.reason), (shared, GapReason::RolledBack));
 }

@@ -21,7 +21,7 @@ use crate::gateway::Gateway;
 use crate::gateway::document::document;
 use crate::gateway::run_stream::name_run;
 use crate::hub::{Cursor, Delivery, NoSession};
-use crate::log::{OnBusy, Opened};
+use crate::log::{Bounds, OnBusy, Opened};
 use crate::run::{BrokenOff, RunSpec, Started, Tagging};
 use crate::server::{Body, BodyError, Problem};
 use crate::session::{After, Entry, Offset, Record, RunId, RunState, SessionId, Terminal};
@@ -147,8 +147,9 @@ async fn end_of(gateway: &Arc<Gateway>, session: &SessionId, run: &RunId) -> Res
                     continue;
                 }
             },
-            Ok(None) => return Err(erased()),
-            Err(_) => {
+            Ok(None) if matches!(gateway.log.bounds(session).await, Ok(Bounds::Erased)) => return Err(erased()),
+            // A store that has lost the run is given it again.
+            Ok(None) | Err(_) => {
                 sleep(ASK_AGAIN).await;
                 continue;
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, select_all, try_join_all};
 use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, Value};
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::deployment::Address;
@@ -19,7 +19,7 @@ use super::node::{Common, Lane, Node, State};
 use super::options::{RefusedStore, plain_reason};
 use super::server::{NoServer, judge};
 use super::slots::{Ranges, Slot, SlotMap};
-use crate::log::StoreHealth;
+use crate::log::{StoreHealth, Unavailable};
 
 /// How long a server may take to tell its view, connection included.
 const PATIENCE: Duration = Duration::from_millis(1000);
@@ -205,14 +205,16 @@ fn question() -> Pipeline {
 
 async fn ask_node(node: &Node) -> Result<View, NoServer> {
     let State::Up(link) = node.state().borrow().clone() else { return Err(NoServer::Away("it is away".into())) };
-    let question = question();
+    let (question, until) = (question(), Instant::now() + PATIENCE);
     let asked =
-        node.call(Lane::Writes, None, |mut connection, _| async move { question.query_async(&mut connection).await });
-    let (info, slots): (String, Value) = match timeout(PATIENCE, asked).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(failed)) => return Err(NoServer::Away(crate::log::Unavailable::from(failed).detail)),
-        Err(_) => return Err(NoServer::Away(format!("{}: no answer within {PATIENCE:?}", link.address))),
-    };
+        node.call(
+            Lane::Writes,
+            None,
+            until,
+            |mut connection, _| async move { question.query_async(&mut connection).await },
+        );
+    let (info, slots): (String, Value) =
+        asked.await.map_err(|failed| NoServer::Away(Unavailable::from(failed).detail))?;
     Ok(view(&info, &slots, &link.address))
 }
 
@@ -282,6 +284,8 @@ async fn watch_health(
     health: watch::Sender<StoreHealth>,
     stop: CancellationToken,
 ) {
+    // A server was away and is back: said even where nobody has seen it go.
+    let mut flapped = false;
     loop {
         let now = map.borrow_and_update().clone();
         let mut states: Vec<_> = now.nodes().iter().map(|node| node.health()).collect();
@@ -298,7 +302,8 @@ async fn watch_health(
             }
             None => StoreHealth::Up,
         };
-        health.send_if_modified(|before| std::mem::replace(before, is.clone()) != is);
+        health.send_if_modified(|before| std::mem::replace(before, is.clone()) != is || flapped);
+        flapped = false;
         let changed = states.iter_mut().map(|state| Box::pin(state.changed()));
         let changed = async {
             match changed.len() {
@@ -307,7 +312,7 @@ async fn watch_health(
             }
         };
         tokio::select! {
-            _ = changed => {}
+            _ = changed => flapped = true,
             moved = map.changed() => if moved.is_err() { return },
             () = stop.cancelled() => {
                 health.send_replace(StoreHealth::Down { reason: "closed".into() });

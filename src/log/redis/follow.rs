@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::floor::Floor;
 use super::mailbox::Mailbox;
 use super::push;
 use super::slots::{Slot, SlotMap};
@@ -26,6 +27,8 @@ const QUEUE: usize = 256;
 /// All followed channels.
 pub(super) struct Followers {
     channels: Mutex<Channels>,
+    /// What pushes say of the time, too.
+    floor: Arc<Floor>,
     /// Some listener has something to subscribe to or to leave.
     changed: watch::Sender<()>,
 }
@@ -61,9 +64,9 @@ pub(super) struct Changes {
 
 impl Followers {
     /// Nobody follows anything; channels will be carried as `map` says.
-    pub(super) fn new(map: Arc<SlotMap>) -> Self {
+    pub(super) fn new(map: Arc<SlotMap>, floor: Arc<Floor>) -> Self {
         let channels = Channels { by_name: HashMap::new(), map, changed: HashMap::new(), closed: false };
-        Followers { channels: Mutex::new(channels), changed: watch::Sender::new(()) }
+        Followers { channels: Mutex::new(channels), floor, changed: watch::Sender::new(()) }
     }
 
     /// Adds a follower. The receiver says when the subscription is confirmed.
@@ -146,6 +149,7 @@ impl Followers {
             return mailbox.pushed(&message);
         }
         if let Some(last) = push::last_offset(&message) {
+            self.floor.heard(last);
             if last <= channel.told {
                 return; // our own append was faster
             }
@@ -290,7 +294,7 @@ mod tests {
     fn followers() -> (Followers, u64) {
         let node = node();
         let number = node.number;
-        (Followers::new(Arc::new(SlotMap::of_one(node))), number)
+        (Followers::new(Arc::new(SlotMap::of_one(node)), Arc::default()), number)
     }
 
     fn node() -> Arc<Node> {

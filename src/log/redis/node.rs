@@ -8,11 +8,12 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -21,7 +22,7 @@ use super::options::{Ack, plain_reason};
 use super::replication::Barrier;
 use super::scripts::Scripts;
 use super::sentinel::Sentinels;
-use super::server::{NoServer, Server, examine, judge};
+use super::server::{NoServer, Server, examine, judge, line_of};
 use super::target::Target;
 use crate::log::{StoreHealth, Unavailable};
 
@@ -278,12 +279,13 @@ impl Node {
         self.stop.cancelled().await;
     }
 
-    /// Sends one request, once. `settles`: a key of the server's; the answer counts once it would survive, which is
-    /// what `store.ack` says.
+    /// Sends one request, once, and waits for the answer `until` then. `settles`: a key of the server's; the answer
+    /// counts once it would survive, which is what `store.ack` says.
     pub(super) async fn call<T, F>(
         &self,
         lane: Lane,
         settles: Option<&str>,
+        until: Instant,
         request: impl FnOnce(MultiplexedConnection, Arc<str>) -> F,
     ) -> Result<T, Failed>
     where
@@ -298,18 +300,16 @@ impl Node {
             Lane::Pages => link.pages.clone(),
         };
         let unknown = |detail: String| Err(Failed::Unknown(Unavailable::new(format!("{}: {detail}", link.address))));
-        let deadline = self.common.deadline;
-        let until = tokio::time::Instant::now() + deadline;
         let answer = tokio::select! {
             biased;
-            answer = tokio::time::timeout_at(until, request(connection, link.identity.clone())) => answer,
+            answer = timeout_at(until, request(connection, link.identity.clone())) => answer,
             () = link.vitals.given_up.cancelled() => return unknown("the connection was lost".into()),
         };
         match answer {
             Ok(Ok(value)) => {
                 link.vitals.heard.store(self.elapsed(), Ordering::Relaxed);
                 let (Some(barrier), Some(key)) = (&link.barrier, settles) else { return Ok(value) };
-                match tokio::time::timeout_at(until, barrier.pass(key)).await {
+                match timeout_at(until, barrier.pass(key)).await {
                     Ok(Ok(())) => Ok(value),
                     Ok(Err(reason)) => unknown(reason),
                     Err(_) => unknown("no replica had it in time (store.ack = \"replicated\")".into()),
@@ -318,7 +318,7 @@ impl Node {
             Ok(Err(error)) => Err(self.explain(&link, &error)),
             Err(_) => {
                 link.vitals.doubt.notify_one();
-                unknown(format!("no answer within {} ms", deadline.as_millis()))
+                unknown("no answer in time".into())
             }
         }
     }
@@ -487,12 +487,17 @@ impl Node {
             }
             let asked = self.elapsed();
             let ping = async {
-                let ping = Cmd::new().arg("PING").take();
+                let (ping, info) = (Cmd::new().arg("PING").take(), Cmd::new().arg("INFO").arg("replication").take());
                 let (mut writes, mut pages) = (link.writes.clone(), link.pages.clone());
-                tokio::try_join!(ping.exec_async(&mut writes), ping.exec_async(&mut pages))
+                tokio::try_join!(info.query_async::<String>(&mut writes), ping.exec_async(&mut pages))
             };
             match tokio::time::timeout(PING_DEADLINE, ping).await {
-                Ok(Ok(_)) => {}
+                // A server that was replaced and has its place again kept the connection, and not what it acknowledged.
+                Ok(Ok((info, ()))) => match line_of(&info) {
+                    Some(line) if link.identity.ends_with(line) => {}
+                    Some(_) => return format!("{address} has become the primary once more"),
+                    None => return format!("{address} has become a replica"),
+                },
                 Ok(Err(error)) => return format!("{address}: {}", plain_reason(&error)),
                 // Slow, not frozen, where other answers came meanwhile.
                 Err(_) if link.vitals.heard.load(Ordering::Relaxed) > asked => {}

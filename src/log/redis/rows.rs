@@ -1,9 +1,8 @@
 //! Lists of sessions: one look at each, all at once; they may be on different servers.
 
-use std::time::Instant;
-
 use futures_util::future::try_join_all;
 use redis::Cmd;
+use tokio::time::Instant;
 
 use super::RedisLog;
 use super::append::offset;
@@ -50,8 +49,9 @@ impl RedisLog {
         while rows.len() < limit && Instant::now() < until {
             let mut scan = Cmd::new();
             scan.arg("SCAN").arg(cursor).arg("MATCH").arg(self.keys.meta_pattern()).arg("COUNT").arg(STEP);
-            let step = node
-                .call(Lane::Pages, None, |mut connection, _| async move { scan.query_async(&mut connection).await });
+            let step = node.call(Lane::Pages, None, until, |mut connection, _| async move {
+                scan.query_async(&mut connection).await
+            });
             let (next, found): (u64, Vec<String>) = step.await?;
             let sessions: Vec<SessionId> = found.iter().filter_map(|key| self.keys.session_of_meta(key)).collect();
             let looks = try_join_all(sessions.iter().map(|session| self.row(session))).await?;

@@ -13,7 +13,9 @@ use super::target::Target;
 /// A server that can be used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Server {
-    /// Its `run_id`: another one after every start and on every other server. Empty: not known.
+    /// Its `run_id`, which is another one after every start and on every other server, and the line of its data
+    /// ([`line_of`]), which is another one after every promotion: a server that was replaced and has its place again
+    /// lacks what it acknowledged in between. The first half of each. Empty: not known.
     pub(super) identity: String,
     /// Since when it runs; zero where it does not say.
     pub(super) uptime: Duration,
@@ -123,11 +125,23 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
     }
     let uptime = Duration::from_secs(field("uptime_in_seconds").parse().unwrap_or(0));
     Ok(Server {
-        identity: field("run_id").to_owned(),
+        identity: half(field("run_id")).to_owned() + line_of(info).unwrap_or_default(),
         uptime,
         replicas: field("connected_slaves").parse().ok(),
         warnings,
     })
+}
+
+/// The line that a primary's data is of, by its `INFO replication`, as [`Server::identity`] ends; `None`: it is no
+/// primary.
+pub(super) fn line_of(info: &str) -> Option<&str> {
+    let field = |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
+    (field("role") != Some("slave")).then(|| half(field("master_replid").unwrap_or_default()))
+}
+
+/// Enough of 40 random digits to know them again.
+fn half(digits: &str) -> &str {
+    digits.get(..20).unwrap_or(digits)
 }
 
 fn is_older(version: &str, oldest: (u32, u32)) -> bool {

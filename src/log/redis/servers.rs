@@ -175,7 +175,7 @@ impl Servers {
         loop {
             let now = map.borrow_and_update().clone();
             let Some(node) = aim.take().or_else(|| now.node(slot).cloned()) else { return Err(unserved()) };
-            let failed = match node.call(lane, settles, &request).await {
+            let failed = match node.call(lane, settles, until, &request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Unknown(unavailable)) => return Err(unavailable),
                 Err(failed) => failed,

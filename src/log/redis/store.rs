@@ -34,7 +34,7 @@ pub struct RedisLog {
     pub(super) followers: Arc<Followers>,
     pub(super) mailboxes: Mailboxes,
     pub(super) sizes: Sizes,
-    pub(super) floor: Floor,
+    pub(super) floor: Arc<Floor>,
     unpublished: AtomicU64,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
@@ -55,7 +55,8 @@ impl RedisLog {
         let keys = Keys::new(&options.key_prefix);
         let stop = CancellationToken::new();
         let servers = Servers::start(target, options.deadline, keys.instances_slot(), stop.clone()).await?;
-        let followers = Arc::new(Followers::new(servers.map().borrow().clone()));
+        let floor = Arc::<Floor>::default();
+        let followers = Arc::new(Followers::new(servers.map().borrow().clone(), floor.clone()));
         Listener::start(servers.clone(), followers.clone(), keys.clone(), stop.clone());
         Ok(Arc::new(RedisLog {
             options,
@@ -64,7 +65,7 @@ impl RedisLog {
             followers,
             mailboxes: Mailboxes::default(),
             sizes: Sizes::default(),
-            floor: Floor::default(),
+            floor,
             unpublished: AtomicU64::new(0),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,

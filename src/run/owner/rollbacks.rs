@@ -376,3 +376,17 @@ async fn of_runs_that_have_ended_only_so_much_is_remembered() {
     while runs.remembered.shed() {}
     assert_eq!(runs.remembered.bytes(), 0);
 }
+
+/// Where there are several servers, the newest terminal may be on one that has lost nothing.
+#[tokio::test]
+async fn a_terminal_that_is_lost_is_missed_though_a_newer_one_is_there() {
+    let store = Store::new();
+    let runs = runs_at(&store);
+    for n in 0..20 {
+        Driven::begin(&runs, &format!("r{n}")).await.ends().await;
+    }
+    store.ended(20).await;
+    let gone = RunId::parse("r3").unwrap();
+    store.entries.send_modify(|entries| entries.retain(|entry| !(of(entry, &gone) && ends(entry))));
+    store.ended(20).await;
+}
