@@ -194,13 +194,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         clock_ahead: Duration::from_secs(10),
         ..sentinel(
             "sentinel-tail-lost-clock-behind",
-            "The same, and the clock of what is promoted is 10 s behind.",
+            "As `sentinel-tail-lost`, and the clock of what is promoted is 10 s behind.",
             &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
         )
     },
     sentinel(
         "sentinel-tail-lost-deaf",
-        "The same, while subscriptions are cut every second and have to be rebuilt.",
+        "As `sentinel-tail-lost`, while subscriptions are cut every second and have to be rebuilt.",
         &[
             Withhold,
             EverySecond(1, &["CLIENT", "KILL", "TYPE", "pubsub"]),
@@ -308,7 +308,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         clock_ahead: Duration::from_secs(10),
         ..cluster(
             "cluster-tail-lost-clock-behind",
-            "The same, and the clock of what is promoted is 10 s behind.",
+            "As `cluster-tail-lost`, and the clock of what is promoted is 10 s behind.",
             &[Withhold, Wait(SECONDS), Turn, Wait(SECONDS), Kill, Promoted, Restart, Settle],
         )
     },
