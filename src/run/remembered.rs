@@ -168,6 +168,8 @@ async fn look_after(runs: &Arc<Runs>, place: Place, doubt: u64) {
         Standing::Removed => drop(runs.remembered.take(place.number)),
         // Asked again in a moment.
         Standing::Unknown => {}
+        // Its owner is not done yet with what follows an end: asked again in a moment as well.
+        Standing::Lost if runs.driven(&place.run).is_some() => {}
         Standing::Lost => {
             if let Some(ended) = runs.remembered.take(place.number) {
                 runs.end_again(ended).await;

@@ -3,14 +3,15 @@
 
 use std::sync::Mutex;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::storing::ends_run;
 use super::*;
 use crate::log::scripted::{Scripted, now};
-use crate::log::{Appended, Closed, Gap, GapReason, Page, Read, RunFlags, RunInfo, doubt};
+use crate::log::{Appended, Closed, Gap, GapReason, Page, Read, RunFlags, RunInfo, Starts, doubt};
 use crate::run::fixtures;
 use crate::run::remembered::remember;
 use crate::run::{CallerBody, RunsSettings};
@@ -389,4 +390,49 @@ async fn a_terminal_that_is_lost_is_missed_though_a_newer_one_is_there() {
     let gone = RunId::parse("r3").unwrap();
     store.entries.send_modify(|entries| entries.retain(|entry| !(of(entry, &gone) && ends(entry))));
     store.ended(20).await;
+}
+
+/// The symptom: a run was active for ever, because the store went back while its owner still saw to what waited for
+/// its end.
+#[tokio::test]
+async fn a_terminal_that_is_lost_before_its_owner_is_done_is_written_again() {
+    let store = Store::new();
+    let runs = runs_at(&store);
+    let (entries, clock) = (store.entries.clone(), store.clock.clone());
+    store.log.append.answers(move |append| {
+        let ends = ends_run(&append);
+        let mut answer = None;
+        entries.send_modify(|entries| answer = Some(appended(entries, &clock, append)));
+        now(match answer.unwrap() {
+            Appended::Stored { first, last, flags, .. } if ends => {
+                Appended::Stored { first, last, flags, next: Some(RunId::parse("next").unwrap()) }
+            }
+            other => other,
+        })
+    });
+    let (asked, free) = (watch::Sender::new(0), watch::Sender::new(false));
+    let (told, frees) = (asked.clone(), free.clone());
+    store.log.start_queued.answers(move |_| {
+        told.send_modify(|times| *times += 1);
+        let mut frees = frees.subscribe();
+        async move {
+            frees.wait_for(|free| *free).await.unwrap();
+            Ok(Starts::default())
+        }
+        .boxed()
+    });
+    let mut run = Driven::begin(&runs, "r").await;
+    run.says("a").await;
+    run.ends().await;
+    let waiting = timeout(PATIENCE, async { asked.subscribe().wait_for(|times| *times > 0).await.map(drop) }).await;
+    waiting.expect("nothing waits for the end").unwrap();
+    store.go_back_to(1);
+    // Everybody has looked at least once before the owner is done.
+    let before = runs.doubts.count();
+    runs.doubts.raise();
+    let doubts = timeout(PATIENCE, async { runs.doubts.subscribe().wait_for(|count| *count > before).await.map(drop) });
+    doubts.await.expect("no doubt").unwrap();
+    sleep(Duration::from_millis(300)).await;
+    free.send_replace(true);
+    assert_eq!(said(&store.ended(1).await), ["started", "a", "completed"]);
 }
