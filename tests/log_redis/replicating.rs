@@ -93,6 +93,29 @@ async fn everything_that_was_acknowledged_is_on_the_replica_when_the_primary_die
     }
 }
 
+/// The symptom: nobody could read any more, and no run end, until there was room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_full_is_read_and_its_runs_end() {
+    for version in [RedisServerOptions::default(), RedisServerOptions::default().version_6_2()] {
+        let primary = version.directive("maxmemory-policy noeviction").start();
+        let replica = replica_of(&primary);
+        in_sync(&replica).await;
+        let log = careful(&primary).await;
+        let mut owner = Owner::new("s", "r");
+        owner.open(&*log).await;
+        owner.says(&*log, &["one"]).await;
+        let full = ::redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).to_owned();
+        let () = full.query_async(&mut primary.client().await).await.unwrap();
+        log.append(owner.append(&["two"])).await.expect_err("the server is full");
+        assert_eq!(data(&read_after(&*log, &owner.session, Offset::ZERO).await), ["one"]);
+        owner.ends(&*log).await;
+
+        // Nor does it count for less.
+        replica.freeze();
+        log.read(&owner.session, Offset::ZERO, PageLimits::default()).await.expect_err("no replica answers");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_share_a_barrier() {
     let primary = RedisServer::start();

@@ -17,6 +17,9 @@ use super::options::plain_reason;
 const PATIENCE: Duration = Duration::from_millis(1000);
 /// How long the write of a barrier is kept, in milliseconds: it has no meaning.
 const KEPT_MS: u64 = 1000;
+/// The write of a barrier. A server that is full refuses a `SET` alone, and with it everything that it lets through
+/// or shows; so it begins with what is always allowed, as in `session.lua`.
+const WRITE: &str = "redis.call('PEXPIRE', KEYS[1], ARGV[1]) return redis.call('SET', KEYS[1], '', 'PX', ARGV[1])";
 
 /// The barriers of one connection.
 pub(super) struct Barrier {
@@ -63,7 +66,7 @@ impl Barrier {
     async fn raise(&self, key: &str) -> Result<(), String> {
         let mut connection = self.connection.clone();
         let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(key).arg("").arg("PX").arg(KEPT_MS).ignore();
+        pipeline.cmd("EVAL").arg(WRITE).arg(1).arg(key).arg(KEPT_MS).ignore();
         pipeline.cmd("WAIT").arg(1).arg(u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX));
         let asked = pipeline.query_async::<(u64,)>(&mut connection);
         match tokio::time::timeout(PATIENCE * 2, asked).await {
