@@ -253,6 +253,25 @@ async fn a_life_that_began_after_an_erasure_and_was_lost_is_not_called_erased() 
     assert_eq!(gap(&*log, &owner.session, started).await, lost(started, Offset::ZERO));
 }
 
+/// The symptom: what its user had erased was there again, sent once more by an owner who had not yet heard that the
+/// store had gone back.
+#[tokio::test]
+async fn a_session_that_is_erased_after_the_store_went_back_stays_erased() {
+    let mut server = RedisServer::start();
+    let log = connect(server.url()).await;
+    let (mut owner, mut late) = (Owner::new("s", "r"), Owner::new("s", "late"));
+    owner.open(&*log).await;
+    save(&server).await;
+    owner.says(&*log, &["a"]).await;
+    late.open(&*log).await;
+    crash(&mut server, &log, &owner.session).await;
+
+    assert!(log.erase(&owner.session).await.unwrap());
+    for owner in [&owner, &late] {
+        assert_eq!(appended(&log, owner.append(&["b"])).await, Appended::Closed(Closed::Erased));
+    }
+}
+
 #[tokio::test]
 async fn everybody_who_lost_entries_hears_how_many_the_log_still_has() {
     let mut server = RedisServer::start();

@@ -23,7 +23,7 @@ local s, expired_meta = load(field)
 if not s then
   local tomb = tombstone()
   local ended = tomb and (tomb.state == 'erased' or now >= tomb.expires)
-  if ended and outlives(seen, tomb.last) then
+  if ended and outlives(seen, tomb) then
     return { 'rolled_back', ZERO, '0' }
   elseif tomb and tomb.state == 'erased' then
     -- A producer that begins makes the session anew; its offsets go on.

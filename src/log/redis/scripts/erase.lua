@@ -1,5 +1,5 @@
--- Erases a session. What stays is a tombstone with its last offset: late appends are refused, and
--- no offset is ever given twice.
+-- Erases a session. What stays is a tombstone with its last offset and a date: late appends are refused, also of
+-- who knows of more than the store, which may have gone back, and no offset is ever given twice.
 -- Answers 1 and the subject that it was bound to ('' none), or 0 where there was no session.
 
 local tomb = tombstone()
@@ -13,6 +13,6 @@ if not last then
 end
 -- First what frees memory: erasing works when Redis is full.
 redis.call('UNLINK', LOG, META, ACTIVE, CANCELS, QUEUE, ITEMS, PRESENCE, CURSORS)
-redis.call('SET', TOMB, 'erased ' .. last, 'PX', text(TOMB_MS))
+redis.call('SET', TOMB, 'erased ' .. last .. ' ' .. text(math.max(now, FLOOR)), 'PX', text(TOMB_MS))
 redis.pcall(PUBLISH, CHANNEL, 'check')
 return { '1', s and s.writer or '' }

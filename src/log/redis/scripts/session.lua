@@ -130,13 +130,14 @@ local function remembered(field)
   if now < tonumber(due) then return by, run end
 end
 
--- The tombstone, or nil: state 'live' or 'erased', the last offset, and for a live session when it
--- expires and on which server it was written.
+-- The tombstone, or nil: state 'live' or 'erased', the last offset; for a live session when it expires and on
+-- which server it was written, for an erased one when that was.
 local function tombstone()
   local value = redis.call('GET', TOMB)
   if not value then return nil end
-  local state, last, expires, srv = string.match(value, '^(%S+) (%S+) ?(%S*) ?(%S*)$')
-  return { state = state, last = last, expires = tonumber(expires), srv = srv }
+  local state, last, date, srv = string.match(value, '^(%S+) (%S+) ?(%S*) ?(%S*)$')
+  local at = state == 'live' and 'expires' or 'erased'
+  return { state = state, last = last, [at] = tonumber(date), srv = srv }
 end
 
 -- Entries and meta do not agree: somebody else trimmed, evicted or wrote. Count again, and adopt
@@ -185,7 +186,8 @@ end
 -- Written by the first `write`. A marker "never started" may stand in a meta that is no session.
 local function create(last, expired, writer, expired_meta)
   local marker = writer and not expired_meta and redis.call('HGET', META, writer)
-  return { last = last, srv = SRV, entries = 0, bytes = 0, trimmed = last,
+  local tomb = tombstone()
+  return { last = last, srv = SRV, entries = 0, bytes = 0, trimmed = last, erased = tomb and tomb.erased,
     expires = 0, expired = expired, fresh = true, writer = marker or nil, expired_meta = expired_meta }
 end
 
@@ -240,11 +242,13 @@ local function mended(writer)
   return rebuild(writer)
 end
 
--- Whether `seen` cannot be of a life of the session that ended at `last`: it is of a later one, which is lost.
-local function outlives(seen, last)
+-- Whether `seen` cannot be of a life of the session that ended as the tombstone says: it is of a later one, which is
+-- lost. What was given before an erasure is erased, also where the store had lost it by then.
+local function outlives(seen, tomb)
   if seen == '' or seen == ZERO then return false end
   local ms, seq = halves(seen)
-  local last_ms, last_seq = halves(last)
+  if tomb.erased then return ms > tomb.erased end
+  local last_ms, last_seq = halves(tomb.last)
   return ms > last_ms or seq > last_seq
 end
 
@@ -315,7 +319,7 @@ end
 -- knows is given again. At any other time the caller's floor counts for nothing, for a clock
 -- that was wrong once must not move every session.
 local function stamp(s)
-  local ms = math.max(now, (halves(s.last)))
+  local ms = math.max(now, (halves(s.last)), s.erased and s.erased + 1 or 0)
   if FLOOR >= ms and (s.fresh or is_moved(s) or is_behind()) then ms = FLOOR + 1 end
   return ms
 end
