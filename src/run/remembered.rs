@@ -78,6 +78,11 @@ impl Remembered {
         self.bytes.load(Ordering::Acquire)
     }
 
+    /// Whether the run is remembered.
+    pub(super) fn has(&self, run: &RunId) -> bool {
+        self.lock().runs.values().any(|item| item.ended.place().1 == run)
+    }
+
     /// Makes room. `false`: nothing is remembered.
     pub(super) fn shed(&self) -> bool {
         let mut shelf = self.lock();
