@@ -115,3 +115,28 @@ async fn the_death_of_a_server_shows_in_the_health_until_another_has_its_slots()
     let mut owner = Owner::new("s", "r");
     owner.open(&*log).await;
 }
+
+/// The symptom: a call went back and forth between the two as fast as they could answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_that_send_callers_to_each_other_are_asked_with_pauses() {
+    let cluster = RedisCluster::start().await;
+    let log = connect(cluster.url()).await;
+    let owner = Owner::new("s", "r");
+    let slot = cluster.slot_of("ss:{default:s}:log").await;
+    let from = cluster.primary_of(slot).await;
+    let to = (0..3).find(|node| *node != from).unwrap();
+    cluster.disown(slot, from, to).await;
+    log.append(owner.append(&["a"])).await.expect_err("nobody has it");
+    let mut refusals = 0;
+    for node in [from, to] {
+        let mut client = cluster.node(node).client().await;
+        let stats: String = ::redis::cmd("INFO").arg("errorstats").query_async(&mut client).await.unwrap();
+        let moved = stats.lines().find_map(|line| line.trim_end().strip_prefix("errorstat_MOVED:count="));
+        refusals += moved.map_or(0, |count| count.parse::<u32>().unwrap());
+    }
+    assert!((2..1000).contains(&refusals), "{refusals} times");
+    // Whose it is becomes clear.
+    cluster.end_migration(slot, from, to).await;
+    let answer = insist(async || log.append(owner.append(&["a"])).await).await;
+    assert_eq!(answer, Appended::Closed(Closed::Unknown));
+}

@@ -220,6 +220,12 @@ impl RedisCluster {
         }
     }
 
+    /// Node `from` holds that the empty slot is `to`'s, which does not: each sends callers to the other, as when a
+    /// migration has reached one of the two.
+    pub async fn disown(&self, slot: u16, from: usize, to: usize) {
+        let _: String = ask(&self.nodes[from], &["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &self.ids[to]]).await;
+    }
+
     /// Waits until all nodes that run agree that all slots are served, and replicas are in sync.
     pub async fn settled(&self) {
         until("a cluster in which all agree", async || {

@@ -176,14 +176,19 @@ impl Servers {
         let mut aim: Option<Arc<Node>> = None;
         loop {
             let now = map.borrow_and_update().clone();
-            let Some(node) = aim.take().or_else(|| now.node(slot).cloned()) else { return Err(unserved()) };
+            let aimed = aim.take();
+            let was_sent = aimed.is_some();
+            let Some(node) = aimed.or_else(|| now.node(slot).cloned()) else { return Err(unserved()) };
             let failed = match node.link()?.call(lane, settles, until, &request).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Unknown(unavailable)) => return Err(unavailable),
                 Err(failed) => failed,
             };
             self.doubt();
-            if let Failed::Moved { to: Some(to), .. } = &failed {
+            // Who was sent on and is sent on again waits: two servers may each hold that the other has the slot.
+            if let Failed::Moved { to: Some(to), .. } = &failed
+                && !was_sent
+            {
                 aim = now.node_at(to).cloned();
             }
             if aim.is_none() {
