@@ -34,6 +34,9 @@ const KEPT_BYTES: usize = 8 << 20;
 /// How often the newest entry is looked at, and what could not be looked after is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long an entry that is to be published again waits for its run, which the store may have lost as well.
+const REOPENED_WITHIN: Duration = Duration::from_secs(4);
+
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPublished {
@@ -167,7 +170,9 @@ impl Publisher {
         let publishing = async {
             loop {
                 let mut held = line.lock().await;
-                let Some(stored) = self.store(session, &mut held, record.clone()).await? else {
+                // An entry without a run finds nothing else closed.
+                let stored = self.store(session, &mut held, record.clone(), false).await;
+                let Some(stored) = stored.map_err(|_| NotPublished::Erased)? else {
                     drop(held);
                     // What was lost comes first; and however long it takes, it is not given up halfway, or it would
                     // come twice.
@@ -195,14 +200,16 @@ impl Publisher {
 
     /// Asks until the answer is definite. Where this is given up, the count is unknown from then on:
     /// the next entry begins a new epoch, which fences what may still be on its way. `None`: the log has not
-    /// what this line had; the next entry begins a new epoch, too.
+    /// what this line had; the next entry begins a new epoch, too. `again`: it was in the session before, and must
+    /// not begin one that was erased or has expired since; so it is never the first of an epoch.
     async fn store(
         &self,
         session: &SessionId,
         line: &mut Line,
         record: Record,
-    ) -> Result<Option<Offset>, NotPublished> {
-        let begin = || (self.epochs.fetch_add(1, Ordering::Relaxed), 0);
+        again: bool,
+    ) -> Result<Option<Offset>, Closed> {
+        let begin = || (self.epochs.fetch_add(1, Ordering::Relaxed), u64::from(again));
         let (mut epoch, mut n) = line.count.take().unwrap_or_else(begin);
         loop {
             let append = Append {
@@ -211,7 +218,7 @@ impl Publisher {
                 first_n: n + 1,
                 records: vec![record.clone()],
                 seen: None,
-                skips: false,
+                skips: again,
             };
             match self.log.append(append).await {
                 Ok(Appended::Stored { last, .. } | Appended::Duplicate { last, .. }) => {
@@ -220,11 +227,10 @@ impl Publisher {
                 }
 
                 // The session has expired: this entry is not among what was there.
-                Ok(Appended::Closed(Closed::Expired)) => (epoch, n) = begin(),
+                Ok(Appended::Closed(Closed::Expired)) if !again => (epoch, n) = begin(),
                 // The store went back in time, or has forgotten us among a thousand others.
                 Ok(Appended::Gap { .. } | Appended::Fenced | Appended::RolledBack { .. }) => return Ok(None),
-                // An entry without a run finds nothing else closed.
-                Ok(Appended::Closed(_)) => return Err(NotPublished::Erased),
+                Ok(Appended::Closed(closed)) => return Err(closed),
                 Err(_) => sleep(RETRY).await,
             }
         }
@@ -279,9 +285,10 @@ impl Publisher {
                 Standing::Unknown => sleep(RETRY).await,
             }
         }
+        let reopened_until = Instant::now() + REOPENED_WITHIN;
         while next < line.kept.entries.len() {
             let record = line.kept.entries[next].0.clone();
-            match self.store(session, line, record).await {
+            match self.store(session, line, record, true).await {
                 Ok(Some(offset)) => {
                     line.kept.entries[next].1 = offset;
                     *self.newest() = Some((session.clone(), offset, Instant::now()));
@@ -289,7 +296,13 @@ impl Publisher {
                 }
                 // It went back once more, perhaps behind those that are restored; or our count was not the log's.
                 Ok(None) => return Box::pin(self.restore(session, line)).await,
-                Err(_) => while line.kept.let_go_oldest() {},
+                Err(Closed::Erased | Closed::Expired) => while line.kept.let_go_oldest() {},
+                // Its run may be lost as well, until its owner has opened it again.
+                Err(Closed::Unknown) if Instant::now() < reopened_until => sleep(RETRY).await,
+                Err(Closed::Unknown | Closed::Terminal { .. }) => {
+                    tracing::warn!(%session, "the store has lost an entry whose run has ended since; it stays lost");
+                    line.kept.let_go(next);
+                }
             }
         }
     }
@@ -317,7 +330,7 @@ mod tests {
     use super::*;
     use crate::log::scripted::{Scripted, now};
     use crate::log::{Gap, GapReason, Page, Read, RunFlags};
-    use crate::session::Kind;
+    use crate::session::{Kind, RunId, Terminal};
 
     type Asked = Arc<Mutex<Vec<(u64, u64)>>>;
 
@@ -399,9 +412,19 @@ mod tests {
             let mut kept = kept.lock().unwrap();
             let Writer::Producer { epoch, .. } = append.writer else { panic!("{append:?}") };
             let mut written = written.lock().unwrap();
+            let of = append.records[0].run.as_ref().map_or("", RunId::as_str);
+            match of {
+                "ended" => {
+                    let (offset, state) = (Offset::new(1, 1), Terminal::Completed);
+                    return now(Appended::Closed(Closed::Terminal { offset, state }));
+                }
+                // It is opened again the third time.
+                "lost" if epoch < 4 => return now(Appended::Closed(Closed::Unknown)),
+                _ => {}
+            }
             let mine: &mut Vec<Offset> = written.entry(epoch).or_default();
             mine.retain(|offset| kept.iter().any(|(at, _)| at == offset));
-            if append.first_n > mine.len() as u64 + 1 {
+            if append.first_n > mine.len() as u64 + 1 && !append.skips {
                 return now(Appended::Gap { expected: mine.len() as u64 + 1 });
             }
             let at = Offset::new(clock.fetch_add(1, Ordering::SeqCst), kept.len() as u64 + 1);
@@ -461,5 +484,35 @@ mod tests {
             timeout(Duration::from_secs(10), again).await.expect("it stays lost");
         }
         looking.abort();
+    }
+
+    /// The symptom: what was erased in the moment in which it was to be published again was there once more.
+    #[tokio::test]
+    async fn what_is_published_again_does_not_begin_a_session_anew() {
+        let log = Scripted::default();
+        log.read.answers(|from| now(Read::Gap(Gap { from, to: Offset::ZERO, lost: 1, reason: GapReason::RolledBack })));
+        let begins = Arc::new(Mutex::new(Vec::new()));
+        let told = begins.clone();
+        log.append.answers(move |append| {
+            told.lock().unwrap().push(append.first_n == 1);
+            now(Appended::Closed(if append.first_n == 1 { Closed::Expired } else { Closed::Erased }))
+        });
+        let publisher = Arc::new(Publisher::new(Arc::new(log), Arc::default()));
+        let session = SessionId::parse("s").unwrap();
+        publisher.keep(&session, &[record(), record()], Offset::new(1, 2)).await;
+        timeout(Duration::from_secs(10), publisher.restore_lost(&session)).await.expect("an end");
+        assert_eq!(*begins.lock().unwrap(), [false]);
+    }
+
+    /// The symptom: nothing was published again in a session because one entry was of a run that had ended, or was
+    /// not open again yet.
+    #[tokio::test]
+    async fn an_entry_whose_run_is_closed_takes_no_other_with_it() {
+        let (publisher, entries) = forgetful();
+        let session = SessionId::parse("s").unwrap();
+        let of = |run: &str| Record { run: Some(RunId::parse(run).unwrap()), data: run.to_owned().into(), ..record() };
+        publisher.keep(&session, &[of("ended"), of("lost"), record()], Offset::new(1, 3)).await;
+        timeout(Duration::from_secs(10), publisher.restore_lost(&session)).await.expect("an end");
+        assert_eq!(said(&entries), ["lost", "1"]);
     }
 }

@@ -53,6 +53,8 @@ async fn a_producer_that_names_what_is_gone_goes_on_after_it(store: Store) {
     let log = store.open().await;
     stored(&*log, from("p", 1, 1, &["a"])).await;
     stored(&*log, Append { skips: true, ..from("p", 1, 5, &["2 to 5 are lost", "f"]) }).await;
+    let elsewhere = Append { session: session("lost"), skips: true, ..from("q", 1, 2, &["again"]) };
+    stored(&*log, elsewhere).await;
     let again = log.append(Append { skips: true, ..from("p", 1, 5, &["2 to 5 are lost", "f"]) }).await.unwrap();
     assert!(matches!(again, Appended::Duplicate { .. }), "{again:?}");
     assert_eq!(log.append(from("p", 1, 8, &["h"])).await.unwrap(), Appended::Gap { expected: 7 });
@@ -125,6 +127,8 @@ async fn the_first_entry_of_a_producer_makes_an_erased_session_anew(store: Store
     let (_, last) = stored(&*log, from("p", 1, 1, &["secret"])).await;
     log.erase(&session("s")).await.unwrap();
     assert_eq!(log.append(from("p", 1, 2, &["late"])).await.unwrap(), Appended::Closed(Closed::Erased));
+    let again = log.append(Append { skips: true, ..from("q", 1, 2, &["again"]) }).await.unwrap();
+    assert_eq!(again, Appended::Closed(Closed::Erased), "nor does what was there before");
     let (first, _) = stored(&*log, from("q", 1, 1, &["new"])).await;
     assert_eq!(first.seq, last.seq + 1);
     assert_eq!(data(&read_after(&*log, &session("s"), last).await), ["new"]);
