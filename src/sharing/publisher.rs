@@ -6,8 +6,10 @@
 //! owners of runs keep theirs, at most 8 MiB of all sessions. Overflow: what is oldest in the session that
 //! is published to is let go of.
 
-use std::collections::{HashMap, VecDeque};
-use std::mem::size_of;
+mod kept;
+mod restoring;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +17,8 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::log::{Append, Appended, Closed, Doubts, Log, Standing, Unavailable, Writer, standing};
+use self::kept::Kept;
+use crate::log::{Append, Appended, Closed, Doubts, Log, Unavailable, Writer};
 use crate::session::{Offset, Record, SessionId, Subject};
 
 /// How long a publication is tried to be stored.
@@ -27,15 +30,6 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Sessions whose count is kept. When there are more, those that nobody publishes to at the moment
 /// begin a new epoch.
 const LINES: usize = 4096;
-
-/// Bytes of what was published that are kept.
-const KEPT_BYTES: usize = 8 << 20;
-
-/// How often the newest entry is looked at, and what could not be looked after is tried again.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How long an entry that is to be published again waits for its run, which the store may have lost as well.
-const REOPENED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -75,47 +69,6 @@ struct Line {
     sure_at: u64,
 }
 
-/// What a line may have to publish once more, oldest first.
-#[derive(Default)]
-struct Kept {
-    entries: VecDeque<(Record, Offset, Instant)>,
-    all_bytes: Arc<AtomicUsize>,
-}
-
-impl Kept {
-    fn keep(&mut self, record: Record, offset: Offset) {
-        self.all_bytes.fetch_add(Self::cost(&record), Ordering::AcqRel);
-        self.entries.push_back((record, offset, Instant::now()));
-        while self.all_bytes.load(Ordering::Acquire) > KEPT_BYTES && self.let_go_oldest() {}
-    }
-
-    fn let_go_before(&mut self, horizon: Instant) {
-        while self.entries.front().is_some_and(|(_, _, at)| *at < horizon) && self.let_go_oldest() {}
-    }
-
-    fn let_go_oldest(&mut self) -> bool {
-        let any = !self.entries.is_empty();
-        self.let_go(0);
-        any
-    }
-
-    fn let_go(&mut self, index: usize) {
-        if let Some((record, ..)) = self.entries.remove(index) {
-            self.all_bytes.fetch_sub(Self::cost(&record), Ordering::AcqRel);
-        }
-    }
-
-    fn cost(record: &Record) -> usize {
-        size_of::<(Record, Offset, Instant)>() + record.size()
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        while self.let_go_oldest() {}
-    }
-}
-
 impl Publisher {
     /// A producer that has published nothing.
     pub fn new(log: Arc<dyn Log>, doubts: Arc<Doubts>) -> Self {
@@ -129,29 +82,6 @@ impl Publisher {
             doubts,
             kept_bytes: Arc::default(),
             newest: Mutex::default(),
-        }
-    }
-
-    /// Looks after what was published, whenever the store is doubted, until the process ends.
-    pub async fn look_after(&self) {
-        let mut doubts = self.doubts.subscribe();
-        loop {
-            let _ = timeout(LOOK_EVERY, doubts.changed()).await;
-            let doubt = *doubts.borrow_and_update();
-            self.look_at_the_newest().await;
-            let lines: Vec<_> = {
-                let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-                lines.iter().map(|(session, line)| (session.clone(), line.clone())).collect()
-            };
-            for (session, line) in lines {
-                // One that publishes at the moment hears of a loss by itself, or is looked after in a second.
-                let Ok(mut line) = line.try_lock() else { continue };
-                line.kept.let_go_before(self.doubts.horizon());
-                if line.sure_at < doubt {
-                    self.restore(&session, &mut line).await;
-                    line.sure_at = doubt;
-                }
-            }
         }
     }
 
@@ -236,75 +166,8 @@ impl Publisher {
         }
     }
 
-    /// One entry stands for all that nobody doubts: where a server has lost a tail, it has lost the newest.
-    async fn look_at_the_newest(&self) {
-        let newest = self.newest().clone();
-        let Some((session, offset, at)) = newest.filter(|(_, _, at)| *at >= self.doubts.horizon()) else {
-            *self.newest() = None;
-            return;
-        };
-        if standing(&*self.log, &session, offset).await == Standing::Lost {
-            self.doubts.raise();
-            // What takes its place is the newest then.
-            self.newest().take_if(|newest| newest.2 == at);
-        }
-    }
-
     fn newest(&self) -> MutexGuard<'_, Option<(SessionId, Offset, Instant)>> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps entries that a producer of this instance has stored side by side, the last of them at `last`.
-    pub async fn keep(&self, session: &SessionId, records: &[Record], last: Offset) {
-        let line = self.line(session);
-        let mut line = line.lock().await;
-        let behind = (0..records.len() as u64).rev();
-        for (record, behind) in records.iter().zip(behind) {
-            line.kept.keep(record.clone(), Offset::new(last.ms, last.seq.saturating_sub(behind)));
-        }
-        *self.newest() = Some((session.clone(), last, Instant::now()));
-    }
-
-    /// Publishes once more, before anything new, what the log has lost of a session. However long it takes, it is
-    /// not given up halfway, or it would come twice.
-    pub async fn restore_lost(self: &Arc<Self>, session: &SessionId) {
-        self.doubts.raise();
-        let (publisher, session, line) = (self.clone(), session.clone(), self.line(session));
-        let restoring = tokio::spawn(async move { publisher.restore(&session, &mut *line.lock().await).await });
-        let _ = restoring.await;
-    }
-
-    /// Publishes once more what the log has lost of what is kept. A log loses its newest entries, so that
-    /// the newest that is there ends the search.
-    async fn restore(&self, session: &SessionId, line: &mut Line) {
-        let mut next = line.kept.entries.len();
-        while let Some(newest) = next.checked_sub(1) {
-            match standing(&*self.log, session, line.kept.entries[newest].1).await {
-                Standing::There | Standing::Removed => break,
-                Standing::Lost => next = newest,
-                Standing::Unknown => sleep(RETRY).await,
-            }
-        }
-        let reopened_until = Instant::now() + REOPENED_WITHIN;
-        while next < line.kept.entries.len() {
-            let record = line.kept.entries[next].0.clone();
-            match self.store(session, line, record, true).await {
-                Ok(Some(offset)) => {
-                    line.kept.entries[next].1 = offset;
-                    *self.newest() = Some((session.clone(), offset, Instant::now()));
-                    next += 1;
-                }
-                // It went back once more, perhaps behind those that are restored; or our count was not the log's.
-                Ok(None) => return Box::pin(self.restore(session, line)).await,
-                Err(Closed::Erased | Closed::Expired) => while line.kept.let_go_oldest() {},
-                // Its run may be lost as well, until its owner has opened it again.
-                Err(Closed::Unknown) if Instant::now() < reopened_until => sleep(RETRY).await,
-                Err(Closed::Unknown | Closed::Terminal { .. }) => {
-                    tracing::warn!(%session, "the store has lost an entry whose run has ended since; it stays lost");
-                    line.kept.let_go(next);
-                }
-            }
-        }
     }
 
     fn line(&self, session: &SessionId) -> Arc<tokio::sync::Mutex<Line>> {
@@ -317,7 +180,7 @@ impl Publisher {
                 lines.retain(|_, line| Arc::strong_count(line) > 1);
             }
         }
-        let kept = || Kept { entries: VecDeque::new(), all_bytes: self.kept_bytes.clone() };
+        let kept = || Kept::new(self.kept_bytes.clone());
         let line = lines.entry(session.clone());
         line.or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Line { kept: kept(), ..Line::default() }))).clone()
     }
@@ -328,9 +191,9 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::log::RunFlags;
     use crate::log::scripted::{Scripted, now};
-    use crate::log::{Gap, GapReason, Page, Read, RunFlags};
-    use crate::session::{Kind, RunId, Terminal};
+    use crate::session::Kind;
 
     type Asked = Arc<Mutex<Vec<(u64, u64)>>>;
 
@@ -401,118 +264,5 @@ mod tests {
         let (mut publisher, _) = answering((0..1000).map(|_| Some(Err(Unavailable::new("away")))).collect());
         Arc::get_mut(&mut publisher).unwrap().patience = Duration::from_millis(200);
         assert!(matches!(publish(&publisher).await, Err(NotPublished::Unavailable(_))));
-    }
-    /// A log that counts, and that the test can make forget.
-    type Stored = Arc<Mutex<Vec<(Offset, Record)>>>;
-
-    fn forgetful() -> (Arc<Publisher>, Stored) {
-        let (log, entries) = (Scripted::default(), Arc::<Mutex<Vec<(Offset, Record)>>>::default());
-        let (kept, written, clock) = (entries.clone(), Mutex::new(HashMap::new()), AtomicU64::new(0));
-        log.append.answers(move |append| {
-            let mut kept = kept.lock().unwrap();
-            let Writer::Producer { epoch, .. } = append.writer else { panic!("{append:?}") };
-            let mut written = written.lock().unwrap();
-            let of = append.records[0].run.as_ref().map_or("", RunId::as_str);
-            match of {
-                "ended" => {
-                    let (offset, state) = (Offset::new(1, 1), Terminal::Completed);
-                    return now(Appended::Closed(Closed::Terminal { offset, state }));
-                }
-                // It is opened again the third time.
-                "lost" if epoch < 4 => return now(Appended::Closed(Closed::Unknown)),
-                _ => {}
-            }
-            let mine: &mut Vec<Offset> = written.entry(epoch).or_default();
-            mine.retain(|offset| kept.iter().any(|(at, _)| at == offset));
-            if append.first_n > mine.len() as u64 + 1 && !append.skips {
-                return now(Appended::Gap { expected: mine.len() as u64 + 1 });
-            }
-            let at = Offset::new(clock.fetch_add(1, Ordering::SeqCst), kept.len() as u64 + 1);
-            mine.push(at);
-            kept.push((at, append.records[0].clone()));
-            now(Appended::Stored { first: at, last: at, flags: RunFlags::default(), next: None })
-        });
-        let kept = entries.clone();
-        log.read.answers(move |from| {
-            let (to, lost, reason) = (Offset::ZERO, 1, GapReason::RolledBack);
-            now(match kept.lock().unwrap().iter().any(|(at, _)| *at == from) {
-                true => Read::Page(Page { entries: Vec::new(), tail: from }),
-                false => Read::Gap(Gap { from, to, lost, reason }),
-            })
-        });
-        (Arc::new(Publisher::new(Arc::new(log), Arc::default())), entries)
-    }
-
-    fn said(entries: &Mutex<Vec<(Offset, Record)>>) -> Vec<String> {
-        entries.lock().unwrap().iter().map(|(_, record)| record.data.to_string()).collect()
-    }
-
-    async fn publish_all(publisher: &Arc<Publisher>, data: &[&str]) {
-        for data in data {
-            let record = Record { data: (*data).to_owned().into(), ..record() };
-            publisher.publish(&SessionId::parse("s").unwrap(), record, None).await.unwrap();
-        }
-    }
-
-    #[tokio::test]
-    async fn what_the_store_has_lost_is_published_again_before_what_is_new() {
-        let (publisher, entries) = forgetful();
-        publish_all(&publisher, &["a", "b", "c"]).await;
-        entries.lock().unwrap().truncate(1);
-        publish_all(&publisher, &["d"]).await;
-        assert_eq!(said(&entries), ["a", "b", "c", "d"]);
-        entries.lock().unwrap().clear();
-        publish_all(&publisher, &["e"]).await;
-        assert_eq!(said(&entries), ["a", "b", "c", "d", "e"]);
-    }
-
-    #[tokio::test]
-    async fn what_the_store_has_lost_is_published_again_though_nobody_publishes() {
-        let (publisher, entries) = forgetful();
-        publish_all(&publisher, &["a", "b"]).await;
-        let looking = tokio::spawn({
-            let publisher = publisher.clone();
-            async move { tokio::join!(publisher.look_after(), crate::log::doubt(&*publisher.log, &publisher.doubts)) }
-        });
-        for left in [1, 0] {
-            entries.lock().unwrap().truncate(left);
-            let again = async {
-                while said(&entries) != ["a", "b"] {
-                    sleep(Duration::from_millis(10)).await;
-                }
-            };
-            timeout(Duration::from_secs(10), again).await.expect("it stays lost");
-        }
-        looking.abort();
-    }
-
-    /// The symptom: what was erased in the moment in which it was to be published again was there once more.
-    #[tokio::test]
-    async fn what_is_published_again_does_not_begin_a_session_anew() {
-        let log = Scripted::default();
-        log.read.answers(|from| now(Read::Gap(Gap { from, to: Offset::ZERO, lost: 1, reason: GapReason::RolledBack })));
-        let begins = Arc::new(Mutex::new(Vec::new()));
-        let told = begins.clone();
-        log.append.answers(move |append| {
-            told.lock().unwrap().push(append.first_n == 1);
-            now(Appended::Closed(if append.first_n == 1 { Closed::Expired } else { Closed::Erased }))
-        });
-        let publisher = Arc::new(Publisher::new(Arc::new(log), Arc::default()));
-        let session = SessionId::parse("s").unwrap();
-        publisher.keep(&session, &[record(), record()], Offset::new(1, 2)).await;
-        timeout(Duration::from_secs(10), publisher.restore_lost(&session)).await.expect("an end");
-        assert_eq!(*begins.lock().unwrap(), [false]);
-    }
-
-    /// The symptom: nothing was published again in a session because one entry was of a run that had ended, or was
-    /// not open again yet.
-    #[tokio::test]
-    async fn an_entry_whose_run_is_closed_takes_no_other_with_it() {
-        let (publisher, entries) = forgetful();
-        let session = SessionId::parse("s").unwrap();
-        let of = |run: &str| Record { run: Some(RunId::parse(run).unwrap()), data: run.to_owned().into(), ..record() };
-        publisher.keep(&session, &[of("ended"), of("lost"), record()], Offset::new(1, 3)).await;
-        timeout(Duration::from_secs(10), publisher.restore_lost(&session)).await.expect("an end");
-        assert_eq!(said(&entries), ["lost", "1"]);
     }
 }
