@@ -138,7 +138,11 @@ impl Node {
 
     /// What the operator should know of the server.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default()
+        let mut warnings = self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default();
+        if let State::Up(link) = &*self.state.borrow() {
+            warnings.extend(link.refuses());
+        }
+        warnings
     }
 
     /// Ends the connections, for good.
