@@ -107,6 +107,11 @@ pub(crate) const FAULTS: &[Fault] = &[
             &[Kill, Wait(SECONDS), Turn, Wait(4 * SECONDS), Restart],
         )
     },
+    single(
+        "redis-killed-30s",
+        "The same, started again after 30 s.",
+        &[Kill, Wait(2 * SECONDS), Turn, Wait(28 * SECONDS), Restart],
+    ),
     single("redis-frozen", "SIGSTOP of Redis for 10 s.", &[Freeze, Wait(2 * SECONDS), Turn, Wait(8 * SECONDS), Thaw]),
     network(
         "network-cut-1s",
