@@ -3,12 +3,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +32,10 @@ use crate::telemetry::{Fact, Metrics, StoreChanged, install_panic_hook};
 
 /// How long interrupted runs have to write their terminals.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// An outage that lasts so long does not pass by itself.
+const REMIND_FIRST: Duration = Duration::from_secs(15);
+/// How often it is said again then.
+const REMIND_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why the process could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +196,7 @@ pub async fn run(
     let lease = tokio::spawn(keep_lease(runs.clone(), attended));
     let presence = tokio::spawn(attendance.keep());
     let published = tokio::spawn(async move { publisher.look_after().await });
-    let watch = tokio::spawn(watch_store(log.clone(), metrics));
+    let watch = tokio::spawn(watch_store(admin.clone(), metrics));
     let health = tokio::spawn({
         let admin = admin.clone();
         let service = move |request, _: Peer| {
@@ -254,25 +258,42 @@ async fn drain(config: &Config, shutdown: &Shutdown, runs: &Runs, tasks: &TaskTr
     let _ = timeout(LAST_WORDS, tasks.wait()).await;
 }
 
-/// Says when the store goes away and when it comes back.
-async fn watch_store(log: Arc<dyn Log>, metrics: Metrics) {
-    let mut health = log.health();
-    let mut down = false;
+/// Says when the store goes away, that it still is, and when it comes back; remembers that it was there.
+async fn watch_store(admin: Arc<Admin>, metrics: Metrics) {
+    let mut health = admin.log.health();
+    let mut since: Option<Instant> = None;
+    let mut reminder = REMIND_FIRST;
     loop {
-        match &*health.borrow_and_update() {
-            StoreHealth::Up => {
-                down = false;
-                StoreChanged::Up.emit(&metrics);
+        let now = health.borrow_and_update().clone();
+        match (now, since) {
+            (StoreHealth::Up, None) if admin.had_store.load(Ordering::Relaxed) => {}
+            (StoreHealth::Up, _) => {
+                admin.had_store.store(true, Ordering::Relaxed);
+                let away = since.take().map(|since| since.elapsed());
+                StoreChanged::Up { away }.emit(&metrics);
             }
-            // Another reason of the same outage is no news.
-            StoreHealth::Down { .. } if down => {}
-            StoreHealth::Down { reason } => {
-                down = true;
-                StoreChanged::Down { reason }.emit(&metrics);
+            (StoreHealth::Down { reason }, None) => {
+                (since, reminder) = (Some(Instant::now()), REMIND_FIRST);
+                StoreChanged::Down { reason: &reason }.emit(&metrics);
+            }
+            // Another reason of the same outage is no news; that it lasts is.
+            (StoreHealth::Down { reason }, Some(since)) => {
+                let away = since.elapsed();
+                if away >= reminder {
+                    reminder = away + REMIND_AGAIN;
+                    StoreChanged::StillDown { reason: &reason, away }.emit(&metrics);
+                }
             }
         }
-        if health.changed().await.is_err() {
-            return;
+        let remind = async {
+            match since {
+                Some(since) => sleep_until(since + reminder).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = health.changed() => if changed.is_err() { return },
+            () = remind => {}
         }
     }
 }

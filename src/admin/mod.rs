@@ -37,7 +37,7 @@ pub struct Admin {
     pub metrics: Metrics,
     /// How long runs may go on once the drain has begun.
     pub run_deadline: Duration,
-    /// The store was there when somebody asked.
+    /// The store was there at some time.
     pub had_store: AtomicBool,
 }
 
@@ -84,9 +84,6 @@ impl Admin {
             StoreHealth::Up => ("up", None),
             StoreHealth::Down { reason } => ("down", Some(reason.as_str())),
         };
-        if health == StoreHealth::Up {
-            self.had_store.store(true, Ordering::Relaxed);
-        }
         let ready = phase == Phase::Serving && self.had_store.load(Ordering::Relaxed);
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let draining = phase != Phase::Serving;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all, try_join_all};
-use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, Value};
+use redis::{AsyncConnectionConfig, Pipeline, ProtocolVersion, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use super::deployment::Address;
 use super::link::Lane;
 use super::node::{Common, Node, State};
 use super::options::{RefusedStore, plain_reason};
-use super::server::{NoServer, judge};
+use super::server::{NoServer, examine, judge};
 use super::slots::{Ranges, Slot, SlotMap};
 use crate::log::{StoreHealth, Unavailable};
 
@@ -109,6 +109,7 @@ impl Cluster {
     }
 
     async fn run(mut self) {
+        let mut told = None;
         loop {
             let next = if self.is_whole() { CALM } else { TROUBLE };
             tokio::select! {
@@ -118,9 +119,15 @@ impl Cluster {
             }
             match self.look().await {
                 Ok(view) => {
+                    told = None;
                     self.apply(view).iter().for_each(|node| node.spawn());
                 }
-                Err(NoServer::Refused(refused)) => tracing::error!(%refused, "the Redis cluster cannot be used"),
+                // Said once: it is asked for four times a second until somebody has changed something.
+                Err(NoServer::Refused(refused)) if told.as_ref() == Some(&refused) => {}
+                Err(NoServer::Refused(refused)) => {
+                    tracing::error!(%refused, "the Redis cluster cannot be used");
+                    told = Some(refused);
+                }
                 Err(NoServer::Away(reason)) => tracing::debug!(reason, "no view of the Redis cluster"),
             }
             sleep(PAUSE).await;
@@ -191,7 +198,7 @@ impl Cluster {
             gone.stop();
         }
         let (servers, unserved) = (map.nodes().len(), map.unserved());
-        tracing::info!(servers, unserved, "the Redis cluster is divided anew");
+        tracing::info!(servers, unserved, "learned which servers of the Redis cluster have which slots");
         self.map.send_replace(Arc::new(map));
         new
     }
@@ -223,7 +230,12 @@ async fn ask_stranger(common: &Common, address: &Address) -> Result<View, NoServ
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let client = common.target.client(address, ProtocolVersion::RESP2)?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(judged)?;
-        let (info, slots): (String, Value) = question().query_async(&mut connection).await.map_err(judged)?;
+        let answer: RedisResult<(String, Value)> = question().query_async(&mut connection).await;
+        if answer.as_ref().is_err_and(|error| error.to_string().contains("unknown command")) {
+            // No server of a cluster; a sentinel perhaps. It says so itself.
+            examine(&mut connection, &common.target, address).await?;
+        }
+        let (info, slots) = answer.map_err(judged)?;
         Ok(view(&info, &slots, address))
     };
     let late = |_| Err(NoServer::Away(format!("{address}: no answer within {PATIENCE:?}")));

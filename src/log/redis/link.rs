@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::deployment::Address;
 use super::node::Common;
 use super::options::{Ack, plain_reason};
+use super::refusals::Refusals;
 use super::replication::Barrier;
 use super::server::{NoServer, Server, examine, judge, line_of};
 use crate::log::Unavailable;
@@ -50,6 +51,8 @@ pub(super) struct Link {
     /// Where answers count only once a replica has what they say.
     barrier: Option<Barrier>,
     vitals: Vitals,
+    /// What the server answers, but will not do.
+    refusals: Refusals,
     established: Instant,
     /// How long the server is known to have been there for everybody when the link was established.
     pub(super) steady_before: Duration,
@@ -125,10 +128,21 @@ impl Link {
                 Some(Barrier::new(connection))
             }
         };
-        let vitals = Vitals::default();
+        let (vitals, refusals) = (Vitals::default(), Refusals::default());
         let (established, steady_before) = (Instant::now(), Duration::ZERO);
         let (identity, address) = (server.identity.as_str().into(), address.clone());
-        let link = Link { generation, address, identity, writes, pages, barrier, vitals, established, steady_before };
+        let link = Link {
+            generation,
+            address,
+            identity,
+            writes,
+            pages,
+            barrier,
+            vitals,
+            refusals,
+            established,
+            steady_before,
+        };
         Ok((link, server))
     }
 
@@ -136,6 +150,11 @@ impl Link {
     /// connection; where it is the first and came at once, since the server's start.
     pub(super) fn steady_for(&self) -> Duration {
         self.steady_before + self.established.elapsed()
+    }
+
+    /// What the server refuses to do now, for the operator.
+    pub(super) fn refuses(&self) -> Option<String> {
+        self.refusals.warning()
     }
 
     /// Gives the connections up: calls in flight end.
@@ -171,8 +190,15 @@ impl Link {
                 let (Some(barrier), Some(key)) = (&self.barrier, settles) else { return Ok(value) };
                 match timeout_at(until, barrier.pass(key)).await {
                     Ok(Ok(())) => Ok(value),
-                    Ok(Err(reason)) => unknown(reason),
-                    Err(_) => unknown("no replica had it in time (store.ack = \"replicated\")".into()),
+                    Ok(Err(reason)) => {
+                        self.refusals.hear(&self.address, &reason);
+                        unknown(reason)
+                    }
+                    Err(_) => {
+                        let reason = "no replica had it in time (store.ack = \"replicated\")";
+                        self.refusals.hear(&self.address, reason);
+                        unknown(reason.into())
+                    }
                 }
             }
             Ok(Err(error)) => Err(self.explain(&error)),
@@ -207,6 +233,7 @@ impl Link {
             self.condemn(&detail);
         } else {
             self.heard();
+            self.refusals.hear(&self.address, &plain_reason(error));
         }
         Failed::Unknown(Unavailable::new(detail))
     }
@@ -230,6 +257,7 @@ impl Link {
             if let Some(reason) = self.vitals.condemned.lock().ok().and_then(|mut condemned| condemned.take()) {
                 return reason;
             }
+            self.refusals.look(address);
             let asked = self.elapsed();
             let ping = async {
                 let (ping, info) = (Cmd::new().arg("PING").take(), Cmd::new().arg("INFO").arg("replication").take());

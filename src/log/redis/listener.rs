@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::{MultiplexedConnection, SendError};
@@ -81,14 +81,20 @@ impl Listener {
 
     async fn run(self) {
         let mut backoff = Backoff::default();
+        // The operator reads once that it is lost, and once that it is back.
+        let told = AtomicBool::new(false);
         while let Some(link) = self.wait_for_server().await {
             let began = Instant::now();
             let ended = tokio::select! {
-                ended = self.listen(&link) => ended,
+                ended = self.listen(&link, &told) => ended,
                 () = self.node.stopped() => break,
             };
             self.followers.lost(self.node.number);
-            tracing::warn!(address = %link.address, reason = ended, "lost the pub/sub connection to Redis; followers read until it is back");
+            if matches!(&*self.node.state().borrow(), State::Up(now) if now.generation == link.generation)
+                && !told.swap(true, Ordering::Relaxed)
+            {
+                tracing::warn!(address = %link.address, reason = ended, "lost the pub/sub connection to Redis; followers read until it is back");
+            }
             if began.elapsed() > SILENCE {
                 backoff = Backoff::default();
             }
@@ -113,7 +119,7 @@ impl Listener {
     }
 
     /// Until the connection is of no use; says why.
-    async fn listen(&self, link: &Link) -> String {
+    async fn listen(&self, link: &Link, told: &AtomicBool) -> String {
         let number = self.node.number;
         let ear = Arc::new(Ear {
             node: number,
@@ -130,6 +136,9 @@ impl Listener {
         let mut changed = self.followers.watch();
         if let Err(reason) = self.subscribe(&mut connection, &self.followers.all(number)).await {
             return reason;
+        }
+        if told.swap(false, Ordering::Relaxed) {
+            tracing::info!(address = %link.address, "the pub/sub connection to Redis is back");
         }
         let generation = link.generation;
         let mut state = self.node.state();

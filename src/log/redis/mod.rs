@@ -15,6 +15,7 @@
 //! servers     which server is asked                      slots      which has what
 //! node        one of them: there, or known to be away; where: whereabouts
 //! link        the connections to it                        server     what it is
+//! refusals    a server that answers and will not write
 //! listener    the pub/sub connection to one              follow     who follows which session
 //! keys fields push notes scripts                          names, entries, pushes, Lua
 //! ```
@@ -53,6 +54,7 @@ mod presence;
 mod push;
 mod queue;
 mod read;
+mod refusals;
 mod replication;
 mod rows;
 mod scripts;

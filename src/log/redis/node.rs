@@ -27,6 +27,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 const PROMPT: Duration = Duration::from_millis(500);
 /// A connection that held so long was a good one: the next attempt comes at once.
 const STABLE: Duration = Duration::from_secs(5);
+/// How many reasons of one outage the operator reads at most.
+const REASONS: usize = 8;
 
 /// Up or down, as callers see it.
 #[derive(Clone)]
@@ -51,6 +53,8 @@ pub(super) struct Node {
     state: watch::Sender<State>,
     health: watch::Sender<StoreHealth>,
     warnings: std::sync::Mutex<Vec<String>>,
+    /// The reasons of the present outage that the log has.
+    told: std::sync::Mutex<Vec<String>>,
     generation: AtomicU64,
     stop: CancellationToken,
 }
@@ -67,6 +71,7 @@ impl Node {
             state: watch::Sender::new(State::Down(down.into())),
             health: watch::Sender::new(StoreHealth::Down { reason: down.into() }),
             warnings: std::sync::Mutex::default(),
+            told: std::sync::Mutex::default(),
             generation: AtomicU64::new(0),
             stop,
         })
@@ -133,7 +138,11 @@ impl Node {
 
     /// What the operator should know of the server.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default()
+        let mut warnings = self.warnings.lock().map(|warnings| warnings.clone()).unwrap_or_default();
+        if let State::Up(link) = &*self.state.borrow() {
+            warnings.extend(link.refuses());
+        }
+        warnings
     }
 
     /// Ends the connections, for good.
@@ -194,6 +203,9 @@ impl Node {
     }
 
     fn up(&self, link: &Arc<Link>) {
+        if let Ok(mut told) = self.told.lock() {
+            told.clear();
+        }
         let before = self.state.send_replace(State::Up(link.clone()));
         if matches!(before, State::Down(_)) {
             tracing::info!(address = %link.address, generation = link.generation, "connected to Redis");
@@ -205,6 +217,16 @@ impl Node {
         });
     }
 
+    /// Whether the operator has not read it yet in this outage: reasons may take turns, twice a second, for hours.
+    fn is_news(&self, reason: &str) -> bool {
+        let Ok(mut told) = self.told.lock() else { return false };
+        let news = told.len() < REASONS && !told.iter().any(|known| known == reason);
+        if news {
+            told.push(reason.to_owned());
+        }
+        news
+    }
+
     fn down(&self, reason: &str) {
         let down = StoreHealth::Down { reason: reason.into() };
         let changed = self.health.send_if_modified(|health| {
@@ -212,7 +234,7 @@ impl Node {
             *health = down;
             changed
         });
-        if changed {
+        if changed && !self.stop.is_cancelled() && self.is_news(reason) {
             tracing::warn!(reason, "Redis is away; trying again in the background");
         }
         self.state.send_replace(State::Down(reason.into()));

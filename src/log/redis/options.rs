@@ -232,6 +232,12 @@ pub enum RefusedStore {
         /// The sentinel.
         address: String,
     },
+    /// Something else listens there.
+    #[error("what listens at {address} does not speak Redis: mend host and port in the store URL")]
+    NoRedis {
+        /// Where.
+        address: String,
+    },
     /// The server is no sentinel.
     #[error(
         "the server at {address} is not a sentinel: write where the sentinels listen (26379 by default), or redis:// \

@@ -117,7 +117,13 @@ fn read_info(info: &str, target: &Target, at: &Address) -> Result<Server, NoServ
         ));
     }
     let replaceable = !matches!(target.deployment, Deployment::Single(_));
-    if replaceable && target.ack() == Ack::Memory && !fields.contains_key("min_slaves_good_slaves") {
+    if replaceable && field("connected_slaves") == "0" {
+        // First a replica, then the setting: without one it would refuse every write.
+        warnings.push(format!(
+            "no replica follows the Redis server at {at}: nobody takes over when it fails; attach one, and set \
+             min-replicas-to-write 1 then"
+        ));
+    } else if replaceable && target.ack() == Ack::Memory && !fields.contains_key("min_slaves_good_slaves") {
         warnings.push(format!(
             "the Redis server at {at} goes on when no replica follows it, and a failover takes back what it acknowledged \
              meanwhile; set min-replicas-to-write 1, or store.ack = \"replicated\""
@@ -170,6 +176,9 @@ pub(super) fn judge(error: &RedisError, target: &Target, address: &Address) -> N
     if text.contains("refused to switch database") || text.contains("DB index is out of range") {
         return NoServer::Refused(RefusedStore::Database { address, db: target.db });
     }
+    if error.kind() == ErrorKind::Parse {
+        return NoServer::Refused(RefusedStore::NoRedis { address });
+    }
     // rustls reports through an I/O error; what the peer's certificate lacks does not pass by itself.
     if let Some(advice) = tls_advice(&text) {
         return NoServer::Refused(RefusedStore::Tls { address, reason, advice });
@@ -221,6 +230,7 @@ fn tls_advice(text: &str) -> Option<&'static str> {
         ("certificate expired", "renew the server's certificate"),
         ("invalid peer certificate", "name the CA that signed the server's certificate with store.ca_file"),
         ("received corrupt message", "is TLS spoken there? Without it, write redis:// in the store URL"),
+        ("failed to parse private key", "store.key_file holds no private key that can be used"),
         ("KeyMismatch", "store.key_file is not the key of the certificate of store.cert_file"),
     ];
     advice.into_iter().find(|(part, _)| text.contains(part)).map(|(_, advice)| advice)
@@ -267,6 +277,8 @@ mod tests {
         let sentinel = "redis-sentinel://h?master=m";
         assert!(warnings(sentinel, "").contains("min-replicas-to-write"));
         assert_eq!(warnings(sentinel, "min_slaves_good_slaves:1\r\n"), "");
+        let alone = warnings("redis-cluster://h", "redis_version:7.0.0\r\nconnected_slaves:0\r\n");
+        assert!(alone.contains("attach one") && !alone.contains("goes on"), "{alone}");
         assert_eq!(warnings("redis://h", ""), "");
     }
 
@@ -293,6 +305,7 @@ mod tests {
             ("received fatal alert: CertificateRequired", Some("set store.cert_file")),
             ("received fatal alert: CertificateExpired", Some("does not accept the certificate")),
             ("keys may not be consistent: KeyMismatch", Some("store.key_file")),
+            ("unexpected error: failed to parse private key as RSA, ECDSA, or EdDSA", Some("store.key_file")),
             ("received fatal alert: InternalError", None),
             ("Connection refused (os error 111)", None),
         ] {

@@ -143,33 +143,57 @@ impl Fact for GapTold<'_> {
     fn emit(self, metrics: &Metrics) {
         let reason = self.reason.as_str();
         metrics.count.gaps.get_or_create(&[("reason", reason)]).inc();
-        tracing::warn!(session = %self.session, reason, lost = self.lost, "a reader was told of a gap");
+        // One a reader: thousands after a failover. What the store has lost is said once a session.
+        tracing::debug!(session = %self.session, reason, lost = self.lost, "a reader was told of a gap");
     }
 }
 
-/// The store has begun or ceased to answer.
+/// The store has begun or ceased to answer, or still does not.
 #[derive(Clone, Copy, Debug)]
 pub enum StoreChanged<'a> {
     /// It answers.
-    Up,
-    /// It does not.
+    Up {
+        /// For how long it did not; `None`: it is the first time.
+        away: Option<Duration>,
+    },
+    /// It does not. Most outages are over at once (a failover, a password that changes): nobody need get up yet.
     Down {
         /// What went wrong last; free of credentials by the contract of `StoreHealth`.
         reason: &'a str,
+    },
+    /// It does not, and it did not a while ago: somebody must act.
+    StillDown {
+        /// As above.
+        reason: &'a str,
+        /// Since when.
+        away: Duration,
     },
 }
 
 impl Fact for StoreChanged<'_> {
     fn emit(self, metrics: &Metrics) {
+        let seconds = |away: Duration| (away.as_secs_f64() * 10.0).round() / 10.0;
         match self {
-            StoreChanged::Up => {
+            StoreChanged::Up { away } => {
                 metrics.count.store_up.set(1);
-                tracing::info!("the store answers");
+                match away {
+                    None => tracing::info!("the store answers"),
+                    Some(away) => tracing::info!(away_s = seconds(away), "the store answers again"),
+                }
             }
             StoreChanged::Down { reason } => {
                 metrics.count.store_up.set(0);
-                tracing::error!(reason, "the store does not answer: new streams are not recorded until it does");
+                tracing::warn!(
+                    reason,
+                    "the store does not answer: new streams are not recorded until it does, active runs wait for it"
+                );
             }
+            StoreChanged::StillDown { reason, away } => tracing::error!(
+                reason,
+                away_s = seconds(away),
+                "the store is still away: new streams are not recorded, runs are kept in memory alone and give up \
+                 after store.outage_limit; is it running and reachable, and are the [store] settings right?"
+            ),
         }
     }
 }
