@@ -60,6 +60,11 @@ async fn while_redis_is_away_clients_are_told_and_stay_connected() {
     stage.store.redis().restart();
     let status = device.collect_until(|message| message.kind() == "status").await.pop().unwrap();
     assert_eq!(status["code"], "ok");
+    let log = stage.sidecar.log();
+    for once in ["the store does not answer", "the store answers again"] {
+        assert_eq!(log.matches(once).count(), 1, "{once}: {log}");
+    }
+    assert!(log.matches("lost the pub/sub").count() <= 1 && !log.contains("ERROR"), "a short outage: {log}");
     let run = stage.run_in("s").await;
     device.attach("s").await;
     assert_eq!(device.entry().await["run"], run.id);
@@ -83,6 +88,7 @@ async fn a_redis_that_is_something_else_is_said_with_what_to_write() {
     let (plain, encrypted) = (RedisServer::start(), RedisServerOptions::default().tls().start());
     let (stranger, member) =
         (RedisServerOptions::default().tls().start(), RedisServerOptions::default().cluster().start());
+    let web = Sidecar::of("http://127.0.0.1:9").store("memory:").start().await;
     let at = |scheme: &str, server: &RedisServer, rest: &str| format!("{scheme}://127.0.0.1:{}{rest}", server.port());
     let ca = format!("ca_file = \"{}\"", stranger.ca_file().display());
     for (url, store, says) in [
@@ -94,6 +100,7 @@ async fn a_redis_that_is_something_else_is_said_with_what_to_write() {
         (at("redis-cluster", &plain, ""), "", "write redis://"),
         (at("redis", &member, ""), "", "write redis-cluster://"),
         (at("redis-sentinel", &plain, "?master=m"), "", "26379"),
+        (web.url().replace("http://", "redis://"), "", "does not speak Redis"),
         (at("redis", &plain, ""), "ack = \"replicated\"", "store.ack"),
         (at("redis", &plain, "").replace("//", "//user:s3cret@"), "", "the credentials of user"),
     ] {
@@ -115,6 +122,28 @@ async fn a_redis_that_may_drop_sessions_is_warned_about_in_the_log_and_where_the
     for setting in ["maxmemory-policy", "allkeys-lru", "noeviction", "appendonly"] {
         assert!(warnings.contains(setting) && sidecar.log().contains(setting), "{setting}: {ready}");
     }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_full_is_said_in_the_log_and_where_the_platform_looks_for_as_long_as_it_is() {
+    let mut stage = Stage::on(Store::Redis).await;
+    let mut redis = stage.store.redis().client().await;
+    let mut run = stage.run_in("s").await;
+    for (limit, full) in [("1", true), ("0", false)] {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("maxmemory").arg(limit).exec_async(&mut redis).await.unwrap();
+        if full {
+            run.upstream.event(1).await;
+        }
+        until("the warning", async || {
+            let ready = stage.sidecar.health("/readyz").await.json().await;
+            assert_eq!(ready["store"], "up", "it answers: {ready}");
+            (ready["store_warnings"].to_string().contains("raise maxmemory") == full).then_some(())
+        })
+        .await;
+    }
+    until("the end of it", async || stage.sidecar.log().contains("takes what is written again").then_some(())).await;
+    assert_eq!(stage.sidecar.log().matches("raise maxmemory").count(), 1, "{}", stage.sidecar.log());
 }
 
 #[tokio::test]

@@ -109,7 +109,6 @@ impl Cluster {
     }
 
     async fn run(mut self) {
-        let mut told = None;
         loop {
             let next = if self.is_whole() { CALM } else { TROUBLE };
             tokio::select! {
@@ -119,15 +118,10 @@ impl Cluster {
             }
             match self.look().await {
                 Ok(view) => {
-                    told = None;
                     self.apply(view).iter().for_each(|node| node.spawn());
                 }
-                // Said once: it is asked for four times a second until somebody has changed something.
-                Err(NoServer::Refused(refused)) if told.as_ref() == Some(&refused) => {}
-                Err(NoServer::Refused(refused)) => {
-                    tracing::error!(%refused, "the Redis cluster cannot be used");
-                    told = Some(refused);
-                }
+                // Every server says it for itself, in turn and several times a second; the nodes tell each once.
+                Err(NoServer::Refused(refused)) => tracing::debug!(%refused, "no view of the Redis cluster"),
                 Err(NoServer::Away(reason)) => tracing::debug!(reason, "no view of the Redis cluster"),
             }
             sleep(PAUSE).await;
