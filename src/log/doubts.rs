@@ -97,6 +97,9 @@ pub(crate) async fn doubt(log: &dyn Log, doubts: &Doubts) {
         tokio::select! {
             _ = ticks.tick() => {
                 if doubts.due.load(Ordering::Acquire) {
+                    tracing::warn!(
+                        "the store has lost entries that it had acknowledged; who wrote them looks, and appends again what is gone"
+                    );
                     doubts.now();
                 }
                 if *health.borrow() != StoreHealth::Up {

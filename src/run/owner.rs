@@ -3,9 +3,11 @@
 //! upstream says, what the log says and what the direct caller gets stand in files of their own.
 
 mod alarms;
+mod end;
 mod ended;
 mod feed;
 mod serving;
+mod spec;
 mod storing;
 mod upstream;
 mod whole;
@@ -14,10 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use bytestring::ByteString;
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -29,8 +28,8 @@ use crate::run::caller::Caller;
 use crate::run::commit::{self, Committed};
 use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
-use crate::run::{Dropped, Runs, SideCall};
-use crate::session::{InstanceId, Kind, Offset, Record, RunId, SessionId, Subject, Terminal};
+use crate::run::{Dropped, Runs};
+use crate::session::{InstanceId, Kind, Offset, Record, RunId, SessionId, Terminal};
 use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
@@ -46,71 +45,12 @@ const ALL_RETAINED_BYTES: usize = 64 << 20;
 /// The first pause before an append to a log that goes back again and again; each is longer by as much.
 const GOES_BACK_PAUSE: Duration = Duration::from_millis(50);
 
+use end::{CallerEnd, End};
 pub(super) use ended::Ended;
 pub(super) use feed::Feed;
 use feed::Heard;
+pub use spec::{RunSpec, Tagging};
 use whole::Whole;
-
-/// A run to drive.
-#[derive(Clone, Debug)]
-pub struct RunSpec {
-    /// Where.
-    pub session: SessionId,
-    /// The run's id.
-    pub run: RunId,
-    /// Its first entries, the last of them its `started`.
-    pub opening: Vec<Record>,
-    /// The upstream's status, for the terminal; `None`: it has not answered yet.
-    pub status: Option<u16>,
-    /// The name of the agent, on every entry.
-    pub source: Option<ByteString>,
-    /// The run that has begun this one.
-    pub parent: Option<RunId>,
-    /// The key of the `send` that asked for it.
-    pub key: Option<ByteString>,
-    /// The name of its route.
-    pub route: ByteString,
-    /// What to do where the route is busy.
-    pub on_busy: OnBusy,
-    /// Whose request it is.
-    pub subject: Option<Subject>,
-    /// What the calls below need of the run's events: names, and JSON pointers into their data.
-    pub values: Vec<(String, String)>,
-    /// What to tell the upstream when the run is cancelled, beside closing its connection.
-    pub on_cancel: Option<SideCall>,
-    /// How the upstream is given something new to work on.
-    pub steer: Option<SideCall>,
-    /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
-    /// the event.
-    pub ids: Tagging,
-    /// How long a run goes on that all its callers have left; `None`: to its end.
-    pub grace: Option<Duration>,
-    /// Silence after which the run is said to be stalled.
-    pub stall: Duration,
-    /// Silence after which it has failed.
-    pub stall_limit: Duration,
-}
-
-/// How a run ended.
-struct End {
-    state: Terminal,
-    reason: &'static str,
-    /// Who asked for it, as a JSON object.
-    by: Option<ByteString>,
-    caller: CallerEnd,
-    tail: Bytes,
-}
-
-/// Whether the direct caller's events get our ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tagging {
-    /// No.
-    Off,
-    /// Yes, in place of the upstream's.
-    On,
-    /// Yes, unless the upstream's first event has an id of its own.
-    UnlessTheirs,
-}
 
 /// What durability the direct caller has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,13 +118,6 @@ pub(super) struct Owner {
     gave_up: bool,
     /// How the caller's body ends, once it may.
     caller_end: Option<CallerEnd>,
-}
-
-/// How the direct caller's body ends.
-#[derive(Debug)]
-enum CallerEnd {
-    Clean(Option<HeaderMap>),
-    Broken(&'static str),
 }
 
 impl Owner {
@@ -490,16 +423,6 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // An owner that breaks off by a defect must not take memory from the others for ever.
         self.release_memory();
-    }
-}
-
-impl End {
-    fn broken(state: Terminal, reason: &'static str) -> Self {
-        End { state, reason, by: None, caller: CallerEnd::Broken(reason), tail: Bytes::new() }
-    }
-
-    fn cancelled(by: ByteString) -> Self {
-        End { by: Some(by), ..End::broken(Terminal::Cancelled, "cancel") }
     }
 }
 

@@ -243,10 +243,11 @@ impl Node {
     /// Connects, examines the server, and loads the scripts.
     async fn establish(&self) -> Result<(Link, Server), NoServer> {
         let address = self.whereabouts.find(&self.common.target).await?;
-        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
         match tokio::time::timeout(CONNECT, Link::connect(&self.common, &address, generation)).await {
             Ok(outcome) => {
                 let (link, server) = outcome?;
+                self.generation.store(generation, Ordering::Relaxed);
                 self.heed(&server);
                 Ok((link, server))
             }

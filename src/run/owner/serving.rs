@@ -10,7 +10,7 @@ use crate::session::{Offset, RunState, Terminal};
 impl Owner {
     pub(super) fn hurry(&mut self) {
         let (session, run) = (&self.spec.session, &self.spec.run);
-        tracing::warn!(%session, %run, "the store is slow; the direct caller is served ahead of it");
+        tracing::debug!(%session, %run, "the store is slow; the direct caller is served ahead of it");
         if self.ended {
             if self.books.holds()
                 && let Some(terminal) = self.books.withdraw()

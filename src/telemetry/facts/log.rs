@@ -68,10 +68,15 @@ impl Fact for EntriesResent<'_> {
     fn emit(self, metrics: &Metrics) {
         metrics.count.entries_resent.inc_by(self.entries);
         metrics.count.entries_lost.inc_by(self.lost);
-        tracing::warn!(
-            session = %self.session, run = %self.run, entries = self.entries, lost = self.lost,
-            "the store went back in time; what it has lost of a run is appended again"
-        );
+        let EntriesResent { session, run, entries, lost } = self;
+        // A failover has this of every run: that it happened is said once, by who doubts the store.
+        match lost {
+            0 => tracing::debug!(%session, %run, entries, "what the store has lost of a run is appended again"),
+            _ => tracing::warn!(
+                %session, %run, entries, lost,
+                "what the store has lost of a run is appended again; entries that nobody has any more are named in its log"
+            ),
+        }
     }
 }
 

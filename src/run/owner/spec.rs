@@ -1,0 +1,60 @@
+//! What a run is to be, as whoever begins it says.
+
+use std::time::Duration;
+
+use bytestring::ByteString;
+
+use crate::log::OnBusy;
+use crate::run::SideCall;
+use crate::session::{Record, RunId, SessionId, Subject};
+
+/// A run to drive.
+#[derive(Clone, Debug)]
+pub struct RunSpec {
+    /// Where.
+    pub session: SessionId,
+    /// The run's id.
+    pub run: RunId,
+    /// Its first entries, the last of them its `started`.
+    pub opening: Vec<Record>,
+    /// The upstream's status, for the terminal; `None`: it has not answered yet.
+    pub status: Option<u16>,
+    /// The name of the agent, on every entry.
+    pub source: Option<ByteString>,
+    /// The run that has begun this one.
+    pub parent: Option<RunId>,
+    /// The key of the `send` that asked for it.
+    pub key: Option<ByteString>,
+    /// The name of its route.
+    pub route: ByteString,
+    /// What to do where the route is busy.
+    pub on_busy: OnBusy,
+    /// Whose request it is.
+    pub subject: Option<Subject>,
+    /// What the calls below need of the run's events: names, and JSON pointers into their data.
+    pub values: Vec<(String, String)>,
+    /// What to tell the upstream when the run is cancelled, beside closing its connection.
+    pub on_cancel: Option<SideCall>,
+    /// How the upstream is given something new to work on.
+    pub steer: Option<SideCall>,
+    /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
+    /// the event.
+    pub ids: Tagging,
+    /// How long a run goes on that all its callers have left; `None`: to its end.
+    pub grace: Option<Duration>,
+    /// Silence after which the run is said to be stalled.
+    pub stall: Duration,
+    /// Silence after which it has failed.
+    pub stall_limit: Duration,
+}
+
+/// Whether the direct caller's events get our ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tagging {
+    /// No.
+    Off,
+    /// Yes, in place of the upstream's.
+    On,
+    /// Yes, unless the upstream's first event has an id of its own.
+    UnlessTheirs,
+}
