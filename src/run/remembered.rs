@@ -177,7 +177,9 @@ async fn look_after(runs: &Arc<Runs>, place: Place, doubt: u64) {
         Standing::Lost if runs.driven(&place.run).is_some() => {}
         Standing::Lost => {
             if let Some(ended) = runs.remembered.take(place.number) {
-                runs.end_again(ended).await;
+                // In a task of its own: a defect in an owner must not end our lease.
+                let ending = runs.clone();
+                let _ = runs.spawn(async move { ending.end_again(ended).await }).await;
             }
         }
     }

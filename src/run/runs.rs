@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -238,6 +239,11 @@ impl Runs {
     /// Whether this instance begins nothing any more; connections end by its own doing.
     pub(super) fn is_leaving(&self) -> bool {
         self.tasks.is_closed()
+    }
+
+    /// Does something that is waited for when this instance leaves.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.tasks.spawn(task)
     }
 
     /// Tells the upstream that a run was cancelled, in its own words.

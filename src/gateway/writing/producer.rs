@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::answer::Progress;
 use super::reading::{Malformed, Reader};
@@ -166,7 +166,8 @@ impl Writing {
     fn append(&self, append: Append) -> Flight {
         let (log, metrics) = (self.gateway.log.clone(), self.gateway.metrics.clone());
         let (publisher, ours) = (self.gateway.publisher.clone(), self.ours);
-        let appending = repeated(log, metrics, append, self.gateway.writers.patience);
+        let patience = self.gateway.writers.patience;
+        let appending = repeated(log, metrics, append, patience);
         Box::pin(async move {
             let (append, outcome) = appending.await;
             if ours {
@@ -176,7 +177,8 @@ impl Writing {
                         publisher.keep(&append.session, &append.records, *last).await;
                     }
                     Ok(Appended::RolledBack { .. } | Appended::Gap { .. }) => {
-                        publisher.restore_lost(&append.session).await;
+                        // It goes on without us where the store is away once more.
+                        let _ = timeout(patience, publisher.restore_lost(&append.session)).await;
                     }
                     _ => {}
                 }

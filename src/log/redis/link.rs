@@ -268,7 +268,11 @@ impl Link {
                 // A server that was replaced and has its place again kept the connection, and not what it acknowledged.
                 Ok(Ok((info, ()))) => match line_of(&info) {
                     Some(line) if self.identity.ends_with(line) => {}
-                    Some(_) => return format!("{address} has become the primary once more"),
+                    Some(_) => {
+                        return format!(
+                            "{address} may have been replaced and have its place again: its data is of another line"
+                        );
+                    }
                     None => return format!("{address} has become a replica"),
                 },
                 Ok(Err(error)) => return format!("{address}: {}", plain_reason(&error)),

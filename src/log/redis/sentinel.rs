@@ -2,6 +2,7 @@
 //! while there is a connection, because a primary that was replaced may go on answering.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_millis(800);
 pub(super) struct Sentinels {
     addresses: Vec<Address>,
     master: String,
+    /// The epoch of the opinion that was followed last.
+    followed: AtomicU64,
     connections: Mutex<HashMap<Address, MultiplexedConnection>>,
 }
 
@@ -33,10 +36,17 @@ struct Opinion {
     epoch: u64,
 }
 
+impl Opinion {
+    /// Whether who is at `address`, by an opinion of epoch `followed`, is to leave it.
+    fn leaves(&self, address: &Address, followed: u64) -> bool {
+        self.primary != *address && self.epoch >= followed
+    }
+}
+
 impl Sentinels {
     /// Sentinels that call the primary `master`.
     pub(super) fn new(addresses: Vec<Address>, master: String) -> Self {
-        Sentinels { addresses, master, connections: Mutex::default() }
+        Sentinels { addresses, master, followed: AtomicU64::new(0), connections: Mutex::default() }
     }
 
     /// Where the primary is, by the newest opinion of those that answer.
@@ -44,6 +54,19 @@ impl Sentinels {
     /// # Errors
     /// None answers, or none knows the primary.
     pub(super) async fn primary(&self, target: &Target) -> Result<Address, NoServer> {
+        let Opinion { primary, epoch } = self.newest(target).await?;
+        self.followed.store(epoch, Ordering::Relaxed);
+        Ok(primary)
+    }
+
+    /// Where the primary is, if not at `address`, which was the answer last. Not by an opinion that is older than that
+    /// one: a sentinel that was away would have a primary left for the one before it.
+    pub(super) async fn elsewhere(&self, target: &Target, address: &Address) -> Option<Address> {
+        let newest = self.newest(target).await.ok()?;
+        newest.leaves(address, self.followed.load(Ordering::Relaxed)).then_some(newest.primary)
+    }
+
+    async fn newest(&self, target: &Target) -> Result<Opinion, NoServer> {
         let asked = join_all(self.addresses.iter().map(|sentinel| self.ask(target, sentinel))).await;
         let (mut newest, mut away) = (None::<Opinion>, Vec::new());
         let mut refused = None;
@@ -58,7 +81,7 @@ impl Sentinels {
             }
         }
         match (newest, refused) {
-            (Some(Opinion { primary, .. }), _) => Ok(primary),
+            (Some(newest), _) => Ok(newest),
             (None, Some(refused)) => Err(NoServer::Refused(refused)),
             (None, None) => Err(NoServer::Away(format!("no sentinel answers: {}", away.join("; ")))),
         }
@@ -108,4 +131,18 @@ fn opinion(fields: &HashMap<String, String>) -> Option<Opinion> {
     let (host, port) = (fields.get("ip")?.clone(), fields.get("port")?.parse().ok()?);
     let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
     Some(Opinion { primary: Address { host, port }, epoch })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentinel_that_missed_a_failover_leads_nobody_back() {
+        let at = |port| Address { host: "127.0.0.1".into(), port };
+        let opinion = |port, epoch| Opinion { primary: at(port), epoch };
+        assert!(opinion(2, 7).leaves(&at(1), 6), "a failover");
+        assert!(!opinion(1, 6).leaves(&at(2), 7), "one that is long over");
+        assert!(!opinion(2, 7).leaves(&at(2), 7));
+    }
 }

@@ -40,9 +40,7 @@ impl Whereabouts {
             Whereabouts::At(_) => std::future::pending().await,
             Whereabouts::Named(sentinels) => loop {
                 tokio::time::sleep(ASK_SENTINELS_EVERY).await;
-                if let Ok(primary) = sentinels.primary(target).await
-                    && primary != *address
-                {
+                if let Some(primary) = sentinels.elsewhere(target, address).await {
                     return primary;
                 }
             },

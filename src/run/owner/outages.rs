@@ -1,5 +1,6 @@
 //! Runs whose store is slow, away, or has lost something.
 
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::{mpsc, watch};

@@ -3,6 +3,7 @@
 
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::{mpsc, watch};
