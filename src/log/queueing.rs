@@ -26,6 +26,8 @@ pub enum OnBusy {
     /// The same, if it is in the queue, else never ([`Closed::Unknown`](super::Closed::Unknown)): who starts a
     /// queued run opens it so. It may have been withdrawn, or its session erased.
     Waited,
+    /// The same for a run that was open and that the store has lost: but not into a session that was erased meanwhile.
+    Again,
     /// Does not open.
     Reject,
     /// Waits in the session's queue.

@@ -322,7 +322,7 @@ impl Owner {
             key: spec.key.clone(),
             route: spec.route.clone(),
             // One that was open has its place, whatever came to the route since.
-            on_busy: if self.open { OnBusy::Parallel } else { spec.on_busy.clone() },
+            on_busy: if self.open { OnBusy::Again } else { spec.on_busy.clone() },
             subject: spec.subject.clone(),
         };
         let (runs, instance) = (&self.runs, self.life.instance.clone());

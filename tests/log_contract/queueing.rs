@@ -403,6 +403,17 @@ async fn who_starts_a_queued_run_that_is_gone_opens_nothing(store: Store) {
     assert!(matches!(log.bounds(&session("s")).await.unwrap(), Bounds::Erased));
 }
 
+/// The symptom: a run that the store had lost was written once more into a session that was erased in that moment.
+async fn who_opens_a_lost_run_again_does_not_make_an_erased_session_anew(store: Store) {
+    let log = store.open().await;
+    active(&*log, "root").await;
+    let again = |name: &str| OpenRun { on_busy: OnBusy::Again, ..waiting(name) };
+    assert!(matches!(log.open_run(again("lost")).await.unwrap(), Opened::Open { .. }), "beside the others");
+    log.erase(&session("s")).await.unwrap();
+    assert_eq!(log.open_run(again("also-lost")).await.unwrap(), Opened::Closed(Closed::Erased));
+    assert!(matches!(log.bounds(&session("s")).await.unwrap(), Bounds::Erased));
+}
+
 async fn a_session_that_expired_leaves_nothing_waiting(store: Store) {
     let retention = Retention { ttl: Duration::from_millis(400), ..Retention::default() };
     let log = store.open_with(retention).await;
@@ -439,5 +450,6 @@ on_every_store!(
     every_free_route_starts_one,
     erasing_a_session_erases_what_waits,
     who_starts_a_queued_run_that_is_gone_opens_nothing,
+    who_opens_a_lost_run_again_does_not_make_an_erased_session_anew,
     a_session_that_expired_leaves_nothing_waiting,
 );

@@ -13,6 +13,7 @@ use super::read::Snapshot;
 use super::sessions::Known;
 use super::state::{Queued, SessionState};
 use super::tables::ITEMS;
+use super::tomb::{Tomb, TombReason};
 use crate::log::{Closed, Note, OnBusy, OpenRun, Opened, Push, QueuedRun, START_WITHIN, Starts, ToStart};
 use crate::session::{InstanceId, RunId, SessionId};
 
@@ -25,7 +26,13 @@ impl Batch<'_> {
             None => false,
         };
         let gone = (open.on_busy == OnBusy::Waited).then_some(Opened::Closed(Closed::Unknown));
-        let Known::Live(state) = self.sessions.load(&mut self.tables, &open.session)? else { return Ok(gone) };
+        let state = match self.sessions.load(&mut self.tables, &open.session)? {
+            Known::Live(state) => state,
+            Known::Gone(Tomb { reason: TombReason::Erased, .. }) if open.on_busy == OnBusy::Again => {
+                return Ok(Some(Opened::Closed(Closed::Erased)));
+            }
+            Known::Gone(_) | Known::Never => return Ok(gone),
+        };
         let number = state.number;
         if let Some(at) = state.queue.iter().position(|queued| queued.run == open.run) {
             if let OnBusy::Queue(_) = open.on_busy {
@@ -39,7 +46,7 @@ impl Batch<'_> {
         if gone.is_some() {
             return Ok(gone);
         }
-        if open.on_busy == OnBusy::Parallel || open.parent.is_some() || cancelled {
+        if matches!(open.on_busy, OnBusy::Parallel | OnBusy::Again) || open.parent.is_some() || cancelled {
             return Ok(None);
         }
         let waiting = state.queue.iter().filter(|queued| queued.route == open.route).map(|queued| queued.run.clone());

@@ -23,6 +23,7 @@ impl RedisLog {
             command.arg(key.as_deref().map_or_else(|| NONE.to_owned(), word));
             match &on_busy {
                 OnBusy::Parallel => command.arg(&["parallel", "0", "0", NONE, ""]),
+                OnBusy::Again => command.arg(&["again", "0", "0", NONE, ""]),
                 OnBusy::Waited => command.arg(&["waited", "0", "0", NONE, ""]),
                 OnBusy::Reject => command.arg(&["reject", "0", "0", NONE, ""]),
                 OnBusy::Queue(Waiting { item, client, limits }) => {

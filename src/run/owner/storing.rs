@@ -40,7 +40,7 @@ impl Owner {
                 return Some(flags);
             }
             // The upstream was not called, and will not be.
-            _ if self.spec.status.is_none() => {
+            _ if self.spec.status.is_none() && !self.open => {
                 self.refused = true;
                 self.books.abandon();
             }

@@ -1,6 +1,6 @@
 -- Opens a run and writes its first entries; creates the session. Idempotent by (run, nonce).
 --
--- ARGV: 6 run, 7 owner, 8 nonce, 9 parent, 10 route, 11 key, 12 'parallel' | 'waited' | 'reject' |
+-- ARGV: 6 run, 7 owner, 8 nonce, 9 parent, 10 route, 11 key, 12 'parallel' | 'waited' | 'again' | 'reject' |
 -- 'queue', 13 most that may wait, 14 bytes that they may have, 15 client, 16 item, 17 counts, 18 lens, 19 bytes, 20… fields.
 -- Answers (by: who asked for the run's cancellation, '' nobody): opened started by | stored first last prev published by | fenced | terminal offset state |
 -- unknown | queued position | queue_full | busy run…
@@ -16,7 +16,8 @@ if not s then
   if is_headless(expired_meta, tomb) then
     s = rebuild(field)
   else
-    -- An erased session may be made anew by a run; its offsets go on.
+    -- An erased session may be made anew by a run, its offsets go on; but not by one that was in it.
+    if on_busy == 'again' and tomb and tomb.state == 'erased' then return { 'erased' } end
     local expired = tomb and tomb.state == 'live' and now >= tomb.expires and tomb.last or nil
     s = create(tomb and tomb.last or ZERO, expired, field, expired_meta)
   end
@@ -39,7 +40,7 @@ local queue = (s.expired_meta or s.expired) and {} or read_queue()
 local queued = find_queued(queue, 'run', id)
 if not queued and on_busy == 'waited' then return { 'unknown' } end
 if queued and on_busy == 'queue' then return { 'queued', text(queued.position) } end
-if on_busy ~= 'parallel' and not queued and not by and parent == NONE and not s.fresh then
+if on_busy ~= 'parallel' and on_busy ~= 'again' and not queued and not by and parent == NONE and not s.fresh then
   local busy, position = roots_of(route), 1
   for _, q in ipairs(queue) do
     if q.route == route then
