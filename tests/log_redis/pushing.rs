@@ -206,3 +206,22 @@ async fn a_server_that_kills_subscribers_for_pushes_over_its_buffer_limit_costs_
     }
     assert!(reader.checks > 0, "a push of this size was delivered: the limit does not hold");
 }
+
+/// The symptom: channels know no databases, so that one session got what another of the same name was told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_one_name_in_two_databases_hear_nothing_of_each_other() {
+    let server = RedisServer::start();
+    let (here, there) = (connect(format!("{}/0", server.url())).await, connect(format!("{}/3", server.url())).await);
+    let (mut owner, mut other) = (Owner::new("s", "r"), Owner::new("s", "other"));
+    let mut reader = Reader::join(there.clone(), &other.session).await;
+    owner.open(&*here).await;
+    owner.says(&*here, &["not for you"]).await;
+    other.open(&*there).await;
+    other.says(&*there, &["for you"]).await;
+    reader.until(2).await;
+    assert_eq!(data(&reader.seen), ["for you"]);
+    let mut client = server.client().await;
+    let keys: Vec<String> = ::redis::cmd("KEYS").arg("*").query_async(&mut client).await.unwrap();
+    assert!(keys.iter().any(|key| key.contains("run:r")), "{keys:?}");
+    assert!(!keys.iter().any(|key| key.contains("other")), "database 3 has its own: {keys:?}");
+}

@@ -17,6 +17,8 @@ const PROBE_ATTEMPTS: u64 = 10_000;
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
+    /// What the name of a session's channel ends with: all databases of a server share its channels.
+    channel: String,
 }
 
 /// The keys of one session; all in one slot.
@@ -58,9 +60,10 @@ impl SessionKeys {
 }
 
 impl Keys {
-    /// Keys that begin with `prefix`.
-    pub(super) fn new(prefix: &str) -> Self {
-        Keys { prefix: prefix.to_owned() }
+    /// Keys that begin with `prefix`, in database `db`.
+    pub(super) fn new(prefix: &str, db: i64) -> Self {
+        let channel = if db == 0 { "ch".to_owned() } else { format!("ch:{db}") };
+        Keys { prefix: prefix.to_owned(), channel }
     }
 
     pub(super) fn session(&self, session: &SessionId) -> SessionKeys {
@@ -71,7 +74,7 @@ impl Keys {
             meta: key("meta"),
             active: key("active"),
             tomb: key("tomb"),
-            channel: key("ch"),
+            channel: key(&self.channel),
             cancels: key("cancels"),
             queue: key("queue"),
             items: key("items"),
@@ -83,7 +86,7 @@ impl Keys {
 
     /// The channel of a session.
     pub(super) fn channel(&self, session: &SessionId) -> String {
-        format!("{}:{{{TENANT}:{session}}}:ch", self.prefix)
+        format!("{}:{{{TENANT}:{session}}}:{}", self.prefix, self.channel)
     }
 
     /// Matches the meta keys of all sessions. The prefix holds no glob character.
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn all_keys_of_a_session_share_one_hash_tag() {
-        let keys = Keys::new("ss").session(&SessionId::parse("chat-1").expect("an id"));
+        let keys = Keys::new("ss", 0).session(&SessionId::parse("chat-1").expect("an id"));
         for key in keys.all() {
             assert!(key.starts_with("ss:{default:chat-1}:"), "{key}");
         }
@@ -169,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_meta_key_names_its_session() {
-        let keys = Keys::new("ss");
+        let keys = Keys::new("ss", 0);
         let session = SessionId::from_digest_text("abc");
         assert_eq!(keys.session_of_meta(&keys.session(&session).meta), Some(session));
         assert_eq!(keys.session_of_meta("ss:{other:abc}:meta"), None);

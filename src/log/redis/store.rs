@@ -52,7 +52,7 @@ impl RedisLog {
             options.push_payload_limit = 0;
         }
         let target = options.target()?;
-        let keys = Keys::new(&options.key_prefix);
+        let keys = Keys::new(&options.key_prefix, target.db);
         let stop = CancellationToken::new();
         let servers = Servers::start(target, options.deadline, keys.instances_slot(), stop.clone()).await?;
         let floor = Arc::<Floor>::default();
