@@ -136,7 +136,7 @@ impl Servers {
         self.call(slot, lane, None, |mut connection, _| async move { command.query_async(&mut connection).await }).await
     }
 
-    /// The same for what must not be taken back, with a key of the slot that settles it: see [`Node::call`].
+    /// The same for what must not be taken back, with a key of the slot that settles it: see [`Link::call`](super::link::Link::call).
     pub(super) async fn settled<T: FromRedisValue>(
         &self,
         slot: Slot,
@@ -160,7 +160,7 @@ impl Servers {
     }
 
     /// Sends the request that `request` makes for the connection and the identity of the server of `slot`.
-    /// Whatever is not an answer is `Unavailable`; so is one that does not count yet: see [`Node::call`].
+    /// Whatever is not an answer is `Unavailable`; so is one that does not count yet: see [`Link::call`](super::link::Link::call).
     pub(super) async fn call<T, F>(
         &self,
         slot: Slot,
