@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::deployment::Address;
-use super::link::Lane;
-use super::node::{Common, Node, State};
+use super::link::{Common, Lane};
+use super::node::{Node, State};
 use super::options::{RefusedStore, plain_reason};
 use super::server::{NoServer, examine, judge};
 use super::slots::{Ranges, Slot, SlotMap};

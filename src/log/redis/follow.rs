@@ -285,7 +285,8 @@ mod tests {
     use super::*;
     use crate::log::redis::RedisOptions;
     use crate::log::redis::deployment::Address;
-    use crate::log::redis::node::{Common, Node};
+    use crate::log::redis::link::Common;
+    use crate::log::redis::node::Node;
     use crate::log::redis::scripts::Scripts;
 
     const CHANNEL: &str = "ss:{default:s}:ch";

@@ -15,11 +15,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::deployment::Address;
-use super::node::Common;
 use super::options::{Ack, plain_reason};
 use super::refusals::Refusals;
 use super::replication::Barrier;
+use super::scripts::Scripts;
 use super::server::{NoServer, Server, examine, judge, line_of};
+use super::target::Target;
 use crate::log::Unavailable;
 
 /// How often the server is pinged.
@@ -28,6 +29,13 @@ const PING_EVERY: Duration = Duration::from_millis(1000);
 const PING_DEADLINE: Duration = Duration::from_millis(1500);
 /// Commands that wait to be written per connection; then callers wait, within their deadline.
 const QUEUE: usize = 1024;
+
+/// What all connections of a log have in common.
+pub(super) struct Common {
+    pub(super) target: Target,
+    pub(super) scripts: Scripts,
+    pub(super) deadline: Duration,
+}
 
 /// Which of the connections carries a call: large pages must not delay appends and leases.
 #[derive(Clone, Copy, Debug)]

@@ -13,10 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::deployment::Address;
-use super::link::Link;
-use super::scripts::Scripts;
+use super::link::{Common, Link};
 use super::server::{NoServer, Server};
-use super::target::Target;
 use super::whereabouts::Whereabouts;
 use crate::log::{StoreHealth, Unavailable};
 
@@ -35,13 +33,6 @@ const REASONS: usize = 8;
 pub(super) enum State {
     Up(Arc<Link>),
     Down(Arc<str>),
-}
-
-/// What all connections of a log have in common.
-pub(super) struct Common {
-    pub(super) target: Target,
-    pub(super) scripts: Scripts,
-    pub(super) deadline: Duration,
 }
 
 /// See the module.
