@@ -31,6 +31,8 @@ pub(crate) struct Scripted {
     pub(crate) start_queued: Script<SessionId, Starts>,
     pub(crate) commands: Script<InstanceId, Commands>,
     pub(crate) steady_for: Mutex<Duration>,
+    /// Up where the test does not say.
+    pub(crate) health: Mutex<Option<watch::Receiver<StoreHealth>>>,
 }
 
 type Closure<Q, A> = Arc<dyn Fn(Q) -> Answer<'static, A> + Send + Sync>;
@@ -212,7 +214,8 @@ impl Log for Scripted {
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {
-        watch::Sender::new(StoreHealth::Up).subscribe()
+        let said = self.health.lock().unwrap().clone();
+        said.unwrap_or_else(|| watch::Sender::new(StoreHealth::Up).subscribe())
     }
 
     fn close(&self) -> futures_util::future::BoxFuture<'_, ()> {

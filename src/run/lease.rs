@@ -76,7 +76,7 @@ async fn renew(runs: &Runs, renewals: &Renewals) {
 }
 
 /// Waits until the store is up after it was not.
-async fn is_back(health: &mut watch::Receiver<StoreHealth>) {
+pub(super) async fn is_back(health: &mut watch::Receiver<StoreHealth>) {
     while health.changed().await.is_ok() {
         if *health.borrow_and_update() == StoreHealth::Up {
             return;
