@@ -60,6 +60,8 @@ async fn while_redis_is_away_clients_are_told_and_stay_connected() {
     stage.store.redis().restart();
     let status = device.collect_until(|message| message.kind() == "status").await.pop().unwrap();
     assert_eq!(status["code"], "ok");
+    let says_so = async || stage.sidecar.log().contains("the store answers again").then_some(());
+    until("the log to say that it is back", says_so).await;
     let log = stage.sidecar.log();
     for once in ["the store does not answer", "the store answers again"] {
         assert_eq!(log.matches(once).count(), 1, "{once}: {log}");
