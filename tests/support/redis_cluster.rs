@@ -1,25 +1,19 @@
 //! A Redis Cluster of real servers on loopback: three primaries, a replica each, formed and moved
 //! about by commands over connections.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, cmd};
 use tokio::time::sleep;
 
-use super::redis_server::{RedisServer, RedisServerOptions};
+use super::redis_server::{LOOK_AGAIN, RedisServer, RedisServerOptions, try_ask, until};
 
 /// How many primaries there are, and replicas.
 const PRIMARIES: usize = 3;
 
 /// How many slots a cluster has.
 const SLOTS: u16 = 16_384;
-
-/// How long a cluster may take to agree on anything, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Between two looks at it.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Keys that are moved at once.
 const KEYS_AT_ONCE: usize = 100;
@@ -358,22 +352,6 @@ async fn ask<T: FromRedisValue>(node: &RedisServer, words: &[&str]) -> T {
     command(&mut node.client().await, words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
-/// Asks a node that may be dead or frozen, or refuse.
-async fn try_ask<T: FromRedisValue>(node: &RedisServer, words: &[&str]) -> Option<T> {
-    command(&mut node.try_client().await?, words).await.ok()
-}
-
 async fn command<T: FromRedisValue>(client: &mut MultiplexedConnection, words: &[&str]) -> redis::RedisResult<T> {
     cmd(words[0]).arg(&words[1..]).query_async(client).await
-}
-
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "waited {} s for {what}", PATIENCE.as_secs());
-        sleep(LOOK_AGAIN).await;
-    }
 }

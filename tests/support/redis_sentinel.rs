@@ -1,11 +1,8 @@
 //! A primary and two replicas that three Sentinels watch: real processes on loopback.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use redis::{FromRedisValue, cmd};
-use tokio::time::sleep;
-
-use super::redis_server::{RedisServer, RedisServerOptions};
+use super::redis_server::{RedisServer, RedisServerOptions, try_ask, until};
 
 /// The name under which the Sentinels know the primary.
 pub const PRIMARY_NAME: &str = "mymaster";
@@ -15,12 +12,6 @@ const REPLICAS: usize = 2;
 
 /// How many Sentinels there are; two of them decide.
 const SENTINELS: usize = 3;
-
-/// How long they may take to agree on anything, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Between two looks at it.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How such a deployment is started.
 #[derive(Clone, Debug, Default)]
@@ -83,8 +74,8 @@ impl RedisSentinelOptions {
         let sentinels: Vec<_> = (0..SENTINELS).map(|_| watch.clone().start()).collect();
         for sentinel in &sentinels {
             // Replicas are looked at every 10 s by default, and one that was not looked at is not promoted.
-            let _: Option<String> = ask(sentinel, &["SENTINEL", "DEBUG", "info-period", "500"]).await;
-            let _: Option<String> = ask(sentinel, &["SENTINEL", "DEBUG", "publish-period", "500"]).await;
+            let _: Option<String> = try_ask(sentinel, &["SENTINEL", "DEBUG", "info-period", "500"]).await;
+            let _: Option<String> = try_ask(sentinel, &["SENTINEL", "DEBUG", "publish-period", "500"]).await;
         }
         let deployment = RedisSentinel { sentinels, servers };
         deployment.settled().await;
@@ -137,7 +128,7 @@ impl RedisSentinel {
             // Refused while one is under way, or while no replica is known to be good.
             let asked = ["SENTINEL", "FAILOVER", PRIMARY_NAME];
             let sentinel = self.sentinels.iter().find(|sentinel| sentinel.runs()).expect("one runs");
-            ask::<String>(sentinel, &asked).await
+            try_ask::<String>(sentinel, &asked).await
         })
         .await;
         self.another_than(old).await
@@ -153,7 +144,7 @@ impl RedisSentinel {
         until("Sentinels and replicas that know each other", async || {
             let primary = self.agreed().await?;
             for (i, server) in self.servers.iter().enumerate().filter(|(_, server)| server.runs()) {
-                let info: String = ask(server, &["INFO", "replication"]).await?;
+                let info: String = try_ask(server, &["INFO", "replication"]).await?;
                 if i != primary && !info.contains("master_link_status:up") {
                     return None;
                 }
@@ -161,7 +152,7 @@ impl RedisSentinel {
             let replicas = self.servers.iter().filter(|server| server.runs()).count() - 1;
             let others = self.sentinels.iter().filter(|sentinel| sentinel.runs()).count() - 1;
             for sentinel in self.sentinels.iter().filter(|sentinel| sentinel.runs()) {
-                let info: String = ask(sentinel, &["INFO", "sentinel"]).await?;
+                let info: String = try_ask(sentinel, &["INFO", "sentinel"]).await?;
                 // master0:name=mymaster,status=ok,address=…,slaves=2,sentinels=3
                 let field = |name: &str| -> Option<usize> {
                     let (_, rest) = info.split_once(&format!(",{name}="))?;
@@ -170,7 +161,7 @@ impl RedisSentinel {
                 if !info.contains("status=ok") || field("slaves")? < replicas || field("sentinels")? < others + 1 {
                     return None;
                 }
-                let slaves: Vec<Vec<String>> = ask(sentinel, &["SENTINEL", "REPLICAS", PRIMARY_NAME]).await?;
+                let slaves: Vec<Vec<String>> = try_ask(sentinel, &["SENTINEL", "REPLICAS", PRIMARY_NAME]).await?;
                 let fine = |slave: &Vec<String>| {
                     let link = slave.iter().position(|field| field == "master-link-status");
                     link.is_some_and(|at| slave[at + 1] == "ok")
@@ -188,30 +179,14 @@ impl RedisSentinel {
         let mut agreed = None;
         for sentinel in self.sentinels.iter().filter(|sentinel| sentinel.runs()) {
             let asked = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY_NAME];
-            let (_, port): (String, u16) = ask(sentinel, &asked).await?;
+            let (_, port): (String, u16) = try_ask(sentinel, &asked).await?;
             let primary = self.servers.iter().position(|server| server.port() == port)?;
             if agreed.is_some_and(|before| before != primary) {
                 return None;
             }
             agreed = Some(primary);
         }
-        let info: String = ask(&self.servers[agreed?], &["INFO", "replication"]).await?;
+        let info: String = try_ask(&self.servers[agreed?], &["INFO", "replication"]).await?;
         agreed.filter(|_| info.contains("role:master"))
-    }
-}
-
-/// Asks a process that may be dead or frozen, or refuse.
-async fn ask<T: FromRedisValue>(server: &RedisServer, words: &[&str]) -> Option<T> {
-    cmd(words[0]).arg(&words[1..]).query_async(&mut server.try_client().await?).await.ok()
-}
-
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "waited {} s for {what}", PATIENCE.as_secs());
-        sleep(LOOK_AGAIN).await;
     }
 }

@@ -16,6 +16,12 @@ const ANSWER: Duration = Duration::from_millis(500);
 const PORT_ATTEMPTS: u32 = 50;
 const PORT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long several servers may take to agree on anything, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at them.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct RedisServerOptions {
@@ -291,6 +297,23 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Waits until servers agree on `what`.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited {} s for {what}", PATIENCE.as_secs());
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Asks a server that may be dead or frozen, or refuse.
+pub async fn try_ask<T: redis::FromRedisValue>(server: &RedisServer, words: &[&str]) -> Option<T> {
+    redis::cmd(words[0]).arg(&words[1..]).query_async(&mut server.try_client().await?).await.ok()
 }
 
 /// A port that was free a moment ago.

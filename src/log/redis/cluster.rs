@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::deployment::Address;
 use super::link::{Common, Lane};
-use super::node::{Node, State};
+use super::node::Node;
 use super::options::{RefusedStore, plain_reason};
-use super::server::{NoServer, examine, judge};
+use super::server::{NoServer, examine, judge, newest};
 use super::slots::{Ranges, Slot, SlotMap};
 use crate::log::{StoreHealth, Unavailable};
 
@@ -132,13 +132,13 @@ impl Cluster {
     /// Whether every slot has a server that answers.
     fn is_whole(&self) -> bool {
         let map = self.map.borrow();
-        map.unserved() == 0 && map.nodes().iter().all(|node| matches!(&*node.state().borrow(), State::Up(_)))
+        map.unserved() == 0 && map.nodes().iter().all(|node| node.link().is_ok())
     }
 
     /// The newest view of those who answer.
     async fn look(&mut self) -> Result<View, NoServer> {
         let nodes = self.map.borrow().nodes().to_vec();
-        let up: Vec<&Arc<Node>> = nodes.iter().filter(|node| matches!(&*node.state().borrow(), State::Up(_))).collect();
+        let up: Vec<&Arc<Node>> = nodes.iter().filter(|node| node.link().is_ok()).collect();
         self.turn = self.turn.wrapping_add(1);
         let connected = (0..up.len().min(ASKED)).map(|n| ask_node(up[(self.turn + n) % up.len()]));
         let strangers: Vec<&Address> = match self.is_whole() {
@@ -153,22 +153,7 @@ impl Cluster {
         };
         let strangers = strangers.into_iter().map(|address| ask_stranger(&self.common, address));
         let (connected, strangers) = tokio::join!(join_all(connected), join_all(strangers));
-        let (mut newest, mut reasons, mut refused) = (None::<View>, Vec::new(), None);
-        for answer in connected.into_iter().chain(strangers) {
-            match answer {
-                Ok(view) if newest.as_ref().is_none_or(|newest| (newest.ok, newest.epoch) < (view.ok, view.epoch)) => {
-                    newest = Some(view);
-                }
-                Ok(_) => {}
-                Err(NoServer::Refused(reason)) => refused = Some(reason),
-                Err(NoServer::Away(reason)) => reasons.push(reason),
-            }
-        }
-        match (newest, refused) {
-            (Some(view), _) => Ok(view),
-            (None, Some(refused)) => Err(NoServer::Refused(refused)),
-            (None, None) => Err(NoServer::Away(reasons.join("; "))),
-        }
+        newest(connected.into_iter().chain(strangers), |view| (view.ok, view.epoch))
     }
 
     /// Makes the view the map. The servers that are new to it are to be started.

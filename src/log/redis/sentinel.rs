@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::deployment::Address;
 use super::options::{RefusedStore, plain_reason};
-use super::server::{NoServer, judge_sentinel};
+use super::server::{NoServer, judge_sentinel, newest};
 use super::target::Target;
 
 /// How long a sentinel may take to answer, connection included.
@@ -68,23 +68,10 @@ impl Sentinels {
 
     async fn newest(&self, target: &Target) -> Result<Opinion, NoServer> {
         let asked = join_all(self.addresses.iter().map(|sentinel| self.ask(target, sentinel))).await;
-        let (mut newest, mut away) = (None::<Opinion>, Vec::new());
-        let mut refused = None;
-        for answer in asked {
-            match answer {
-                Ok(opinion) if newest.as_ref().is_none_or(|newest| opinion.epoch > newest.epoch) => {
-                    newest = Some(opinion);
-                }
-                Ok(_) => {}
-                Err(NoServer::Refused(reason)) => refused = Some(reason),
-                Err(NoServer::Away(reason)) => away.push(reason),
-            }
-        }
-        match (newest, refused) {
-            (Some(newest), _) => Ok(newest),
-            (None, Some(refused)) => Err(NoServer::Refused(refused)),
-            (None, None) => Err(NoServer::Away(format!("no sentinel answers: {}", away.join("; ")))),
-        }
+        newest(asked, |opinion| opinion.epoch).map_err(|none| match none {
+            NoServer::Away(reasons) => NoServer::Away(format!("no sentinel answers: {reasons}")),
+            refused => refused,
+        })
     }
 
     async fn ask(&self, target: &Target, sentinel: &Address) -> Result<Opinion, NoServer> {

@@ -42,6 +42,24 @@ pub(super) enum NoServer {
     Away(String),
 }
 
+/// The newest of several answers to one question, by their `age`; of equal ones the first. Without any, why: a refusal
+/// before the reasons of those that are away.
+pub(super) fn newest<T, A: PartialOrd>(
+    answers: impl IntoIterator<Item = Result<T, NoServer>>,
+    age: impl Fn(&T) -> A,
+) -> Result<T, NoServer> {
+    let (mut newest, mut refused, mut reasons) = (None::<T>, None, Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(answer) if newest.as_ref().is_none_or(|newest| age(newest) < age(&answer)) => newest = Some(answer),
+            Ok(_) => {}
+            Err(NoServer::Refused(reason)) => refused = Some(reason),
+            Err(NoServer::Away(reason)) => reasons.push(reason),
+        }
+    }
+    newest.ok_or_else(|| refused.map_or_else(|| NoServer::Away(reasons.join("; ")), NoServer::Refused))
+}
+
 /// Asks the server at the other end what it is.
 pub(super) async fn examine(
     connection: &mut MultiplexedConnection,

@@ -18,7 +18,7 @@ use super::cluster::{Cluster, Seen};
 use super::deployment::Deployment;
 use super::dialect::mismatch;
 use super::link::{Common, Failed, Lane};
-use super::node::{Node, State};
+use super::node::Node;
 use super::options::RefusedStore;
 use super::scripts::{Lua, Scripts};
 use super::sentinel::Sentinels;
@@ -116,10 +116,7 @@ impl Servers {
         let map = self.map.borrow();
         [slot, self.instances].into_iter().find_map(|slot| {
             let Some(node) = map.node(slot) else { return Some(unserved()) };
-            match &*node.state().borrow() {
-                State::Up(_) => None,
-                State::Down(reason) => Some(Unavailable::new(&**reason)),
-            }
+            node.link().err()
         })
     }
 
