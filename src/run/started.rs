@@ -74,7 +74,16 @@ impl Started {
     /// What the upstream's answer said, for a run that was open before: the data of its `answered`
     /// status.
     pub fn answered(&self) -> serde_json::Value {
-        serde_json::json!({"code": "answered", "status": self.status, "headers": self.headers, "cors": self.cors})
+        let mut said = serde_json::json!({
+            "code": "answered",
+            "status": self.status,
+            "headers": self.headers,
+            "cors": self.cors,
+        });
+        if let Some(dialect) = &self.dialect {
+            said["dialect"] = dialect.as_str().into();
+        }
+        said
     }
 
     /// Reads the data of a status entry; `None`: it is not an `answered`.
