@@ -46,7 +46,7 @@ impl Coding {
                 decoder.multiple_members(true);
                 Box::pin(ToTheEnd { decoder, ended: false })
             }
-            Coding::Deflate => Box::pin(Deflate::Unknown(source)),
+            Coding::Deflate => Box::pin(Deflate::Unknown(Some(source))),
             Coding::Brotli => Box::pin(ToTheEnd { decoder: BrotliDecoder::new(source), ended: false }),
             Coding::Zstd => {
                 let mut decoder = ZstdDecoder::new(source);
@@ -122,7 +122,8 @@ impl<D: Decoder> AsyncRead for ToTheEnd<D> {
 
 /// The two formats that go by the name of `deflate`: the first byte tells them apart.
 enum Deflate {
-    Unknown(Source),
+    /// Nothing has come yet; the source is there until its format is known.
+    Unknown(Option<Source>),
     Wrapped(ToTheEnd<ZlibDecoder<Source>>),
     Raw(ToTheEnd<DeflateDecoder<Source>>),
 }
@@ -132,9 +133,9 @@ impl AsyncRead for Deflate {
         loop {
             match &mut *self {
                 Deflate::Unknown(source) => {
-                    let first = ready!(Pin::new(&mut *source).poll_fill_buf(cx))?.first().copied();
-                    let empty = BufReader::with_capacity(0, Box::pin(tokio::io::empty()) as Layer);
-                    let source = std::mem::replace(source, empty);
+                    let unread = source.as_mut().expect("it is taken only where the format becomes known");
+                    let first = ready!(Pin::new(unread).poll_fill_buf(cx))?.first().copied();
+                    let source = source.take().expect("it was there a line above");
                     // RFC 1950 §2.2: method 8 in the low half, the window's size in the high half. As raw deflate
                     // this would be a stored block whose padding is not zero.
                     let wrapped = first.is_none_or(|byte| byte & 0x0f == 8 && byte >> 4 <= 7);

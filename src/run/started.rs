@@ -8,8 +8,14 @@ use serde::{Deserialize, Serialize};
 
 /// Response headers that a resumed or joined answer carries again. Never cookies, request ids or
 /// anything that was meant for the first caller alone.
-const REPLAYED: [&str; 5] =
-    ["content-type", "content-language", "x-vercel-ai-ui-message-stream", "mcp-session-id", "x-accel-buffering"];
+const REPLAYED: [&str; 6] = [
+    "content-type",
+    "content-language",
+    "x-vercel-ai-ui-message-stream",
+    "x-vercel-ai-data-stream",
+    "mcp-session-id",
+    "x-accel-buffering",
+];
 
 /// What the upstream lets pages of other origins do with the answer; carried again only where the
 /// same request is made again, and only for an origin that it names.
