@@ -83,12 +83,7 @@ impl<T: Placed> Default for Compactor<T> {
 impl<T: Placed> Compactor<T> {
     /// Takes the next entry, and gives out what cannot be merged with it. `dialect` is asked for the
     /// dialect of a run that has not been seen before; it must not change while the run lasts.
-    pub fn push(
-        &mut self,
-        item: T,
-        dialect: impl FnOnce(&RunId) -> Option<Arc<Dialect>>,
-        out: &mut Vec<Compacted<T>>,
-    ) {
+    pub fn push(&mut self, item: T, dialect: impl FnOnce(&RunId) -> Option<Arc<Dialect>>, out: &mut Vec<Compacted<T>>) {
         let record = &item.entry().record;
         let Some(run) = record.run.as_ref().filter(|_| record.kind == Kind::Event) else {
             return self.pass(item, out);

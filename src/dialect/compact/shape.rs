@@ -58,7 +58,12 @@ impl Shape {
         slots.sort_by_key(|(slot, _)| (slot.start, std::cmp::Reverse(slot.end)));
         // What stands in a counter is a part of it.
         let mut end = 0;
-        slots.retain(|(slot, _)| slot.start >= end && { end = slot.end; true });
+        slots.retain(|(slot, _)| {
+            slot.start >= end && {
+                end = slot.end;
+                true
+            }
+        });
         let texts: Vec<_> = slots.iter().filter(|(_, kind)| *kind == DELTA).map(|(slot, _)| slot.clone()).collect();
         (!texts.is_empty()).then(|| Shape::without(data, slots, texts, &look.found.spaces))
     }
