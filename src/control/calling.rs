@@ -36,22 +36,26 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// The calls of `route`, for a run of `session` whose own request came from `client`: with its
+    /// The calls of `route`, for a run of `session` whose own request, for `path`, came from `client`: with its
     /// credentials, which are kept as long as the run lasts.
-    pub fn of(proxy: &Arc<Passthrough>, route: &Route, session: &SessionId, client: &Client) -> Self {
+    pub fn of(proxy: &Arc<Passthrough>, route: &Route, session: &SessionId, path: &str, client: &Client) -> Self {
         let mut headers = client.context.clone();
         headers.extend(client.credentials.clone());
-        Calls::new(proxy, route, session, client.peer, &headers)
+        Calls::new(proxy, route, session, path, client.peer, &headers)
     }
 
     pub(super) fn new(
         proxy: &Arc<Passthrough>,
         route: &Route,
         session: &SessionId,
+        path: &str,
         peer: Peer,
         headers: &HeaderMap,
     ) -> Self {
-        let call = |template: &CallTemplate| side_call(proxy.clone(), template.clone(), session, peer, headers.clone());
+        let mut known: Values = route.pattern.segments(path).into_iter().collect();
+        known.insert("session".into(), session.to_string());
+        let call =
+            |template: &CallTemplate| side_call(proxy.clone(), template.clone(), known.clone(), peer, headers.clone());
         let steer = match &route.steer {
             SteerPolicy::Forward(template) => Some(call(template)),
             SteerPolicy::Interrupt | SteerPolicy::Queue | SteerPolicy::Reject => None,
@@ -110,16 +114,12 @@ async fn exchange(
 fn side_call(
     proxy: Arc<Passthrough>,
     template: CallTemplate,
-    session: &SessionId,
+    known: Values,
     peer: Peer,
     headers: HeaderMap,
 ) -> SideCall {
-    let session = session.clone();
     SideCall::new(move |values: Values, body: Option<Bytes>| {
-        let filled = template.fill(|name| match name {
-            "session" => Some(session.as_str()),
-            name => values.get(name).map(String::as_str),
-        });
+        let filled = template.fill(|name| known.get(name).or_else(|| values.get(name)).map(String::as_str));
         let target = filled.map_err(|name| {
             tracing::debug!(name, call = %template, "the run's events have not given a value that its route's call needs");
             CallFailed { reason: "value_missing" }

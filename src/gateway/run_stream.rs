@@ -47,11 +47,7 @@ pub async fn stream_of(
     run: &str,
     uri: &http::Uri,
 ) -> Result<Response<Body>, Problem> {
-    let after = match Query::of(uri).after()? {
-        None | Some(After::Start) => None,
-        Some(After::Offset(offset)) => Some(offset),
-        Some(_) => return Err(Problem::new(Code::BadOffset, "`after` is an offset here")),
-    };
+    let after = cursor(uri)?;
     let run = match run {
         "active" => match active(gateway, session).await? {
             Some(run) => run,
@@ -60,6 +56,15 @@ pub async fn stream_of(
         id => RunId::parse(id).map_err(|error| Problem::new(Code::BadRequest, format!("run: {error}")))?,
     };
     serve(gateway, RunStream { session: session.clone(), run, after, ids: false, origin: None }).await
+}
+
+/// The offset in the `after` of a URL; `None`: from the run's start.
+pub fn cursor(uri: &http::Uri) -> Result<Option<Offset>, Problem> {
+    match Query::of(uri).after()? {
+        None | Some(After::Start) => Ok(None),
+        Some(After::Offset(offset)) => Ok(Some(offset)),
+        Some(_) => Err(Problem::new(Code::BadOffset, "`after` is an offset here")),
+    }
 }
 
 /// The answer for a run: `204` when it is over and everything after the cursor was delivered.
@@ -332,7 +337,8 @@ async fn active(gateway: &Gateway, session: &SessionId) -> Result<Option<RunId>,
     }
 }
 
-fn no_content() -> Response<Body> {
+/// There is nothing (more) to send.
+pub fn no_content() -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response

@@ -87,8 +87,13 @@ impl Interceptor {
             return self.resume(id, request.headers().get(header::ORIGIN).cloned()).await;
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let route = self.routes.of(&method, &path);
         let upgrade = request.headers().contains_key(header::UPGRADE);
+        let resume = self.routes.resume(&method, &path, request.headers()).filter(|_| !upgrade);
+        if let Some(resume) = resume {
+            let answer = self.resume_active(&resume, request.uri(), request.headers()).await;
+            return answer.unwrap_or_else(Problem::into_response);
+        }
+        let route = self.routes.of(&method, &path, Some(request.headers()));
         let kept_out = if upgrade { Some(KeptOut::Method) } else { self.routes.kept_out(route, &method, &path) };
         let Some(kept_out) = kept_out else {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
@@ -251,7 +256,7 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
-        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.client);
+        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.path, &candidate.client);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
@@ -352,6 +357,11 @@ fn is_lines(headers: &HeaderMap) -> bool {
 /// The id of ours that a client sends back, if it sends one.
 fn resumed(headers: &HeaderMap) -> Option<TaggedId> {
     TaggedId::parse(headers.get(LAST_EVENT_ID)?.to_str().ok()?)
+}
+
+/// Whether a caller asks for an event stream and nothing else, as an EventSource does.
+pub(super) fn accepts_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream")
 }
 
 /// Lets a page of another origin read our headers, where the upstream lets it read the answer.

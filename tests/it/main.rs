@@ -40,6 +40,7 @@ mod queueing;
 mod real_input;
 mod recording;
 mod resume;
+mod resume_routes;
 mod retention;
 mod runs;
 mod same_key;
