@@ -161,6 +161,7 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         hub,
         control,
+        dialects: Arc::new(config.dialects.clone()),
         credentials: config.send.credentials.clone(),
         routes: Routes::new(&config),
         log: log.clone(),

@@ -11,11 +11,11 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use crate::config::{Answers, CallTemplate, Route, SteerPolicy};
-use crate::control::Client;
 use crate::control::request::Sendable;
-use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, tell_run};
+use crate::control::{Client, plain};
+use crate::proxy::{AcceptEncoding, Codings, Passthrough, tell_run};
 use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
-use crate::server::{Body, BodyError, Peer, empty, full};
+use crate::server::{Body, Peer, empty, full};
 use crate::session::{RunId, SessionId};
 
 /// How long the upstream may take over a call beside a run's stream.
@@ -105,11 +105,10 @@ async fn exchange(
     let format = answers.format(&head.headers).filter(|_| head.status.is_success());
     // How long a silence may be is the run's business.
     let body = if format.is_some() { body.without_idle_timeout() } else { body };
-    let body = match codings.is_empty() {
-        true => body.map_err(BodyError::from).boxed_unsync(),
-        false => Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync(),
-    };
-    Ok(Answer { head: Started::new(&method, &path, head.status, &head.headers), format, body })
+    let body = plain(body, &codings);
+    let dialect = format.as_ref().and_then(|format| Some(format.dialect.as_ref()?.name.clone()));
+    let head = Started { dialect, ..Started::new(&method, &path, head.status, &head.headers) };
+    Ok(Answer { head, format, body })
 }
 
 fn side_call(

@@ -33,8 +33,10 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Principal;
 use crate::config::{Config, Routes};
 use crate::control::Control;
-use crate::hub::Hub;
+use crate::dialect::Dialects;
+use crate::hub::{Compacting, Hub, Merge, RunDialects};
 use crate::log::Log;
+use crate::session::SessionId;
 use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -51,6 +53,8 @@ pub struct Gateway {
     pub credentials: Vec<HeaderName>,
     /// The routes of the upstream, whose runs are sent as they say.
     pub routes: Routes,
+    /// The dialects that runs may speak.
+    pub dialects: Arc<Dialects>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
     /// What agents that write directly need.
@@ -76,6 +80,16 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Which dialects the runs of `session` speak, for a reader that has them merged.
+    fn run_dialects(&self, session: &SessionId) -> RunDialects {
+        RunDialects::new(self.log.clone(), self.dialects.clone(), session.clone())
+    }
+
+    /// What merges for a reader of `session`, where it wants anything merged.
+    fn compacting(&self, session: &SessionId, merge: Merge) -> Option<Compacting> {
+        (!merge.is_none()).then(|| Compacting::new(merge, self.run_dialects(session)))
+    }
+
     /// A place for one more WebSocket connection, if there is one.
     fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().try_acquire_owned().ok()

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Request, Response, response};
+use http::{HeaderMap, Request, Response, response};
 use http_body_util::BodyExt;
 
 use super::candidate::Candidate;
 use super::claim::Fate;
 use super::interceptor::{Interceptor, expose, grace};
 use crate::config::Route;
-use crate::control::Calls;
+use crate::control::{Calls, plain};
 use crate::dialect::Format;
 use crate::framing::Framing;
 use crate::gateway::run_stream::name_run;
 use crate::log::{OnBusy, StoreHealth};
-use crate::proxy::{Basis, Codings, Decoded, Named, UpstreamBody, problem};
+use crate::proxy::{Basis, Codings, Named, UpstreamBody, problem};
 use crate::run::{Begun, RunSpec, Started, Tagging};
 use crate::server::{Body, BodyError, KeptAlive, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
@@ -39,44 +39,49 @@ impl Interceptor {
     pub(super) async fn answer(
         self: &Arc<Self>,
         route: &Arc<Route>,
-        candidate: Candidate,
+        mut candidate: Candidate,
         request: Request<Body>,
         fate: &mut Option<Fate>,
     ) -> Result<Response<Body>, Problem> {
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
-        let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
+        let untouched = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
         let format = self.routes.answers(route).format(&head.headers).filter(|_| head.status.is_success());
         let Some(format) = format else {
-            return Ok(self.announced(route, candidate, self.proxy.respond(head, plain(body))).await);
+            let streams = head.status.is_success() && is_lines(&head.headers);
+            let response = self.proxy.respond(head, untouched(body));
+            return Ok(match streams {
+                true => self.unrecorded(response, NotRecorded::Dialect, &candidate.method, &candidate.path),
+                false => self.announced(route, candidate, response).await,
+            });
         };
         let kept_out = head.headers.remove(RECORD).is_some_and(|value| value == "no");
         if kept_out {
-            let response = self.proxy.respond(head, plain(body));
+            let response = self.proxy.respond(head, untouched(body));
             return Ok(self.unrecorded(response, NotRecorded::Upstream, &candidate.method, &candidate.path));
         }
         let named = candidate.identity.settle(&head.headers);
         if self.gateway.log.health_of(&named.session) != StoreHealth::Up {
-            let response = self.proxy.respond(head, plain(body));
+            let response = self.proxy.respond(head, untouched(body));
             return Ok(self.unrecorded(response, NotRecorded::Store, &candidate.method, &candidate.path));
         }
         let codings = match Codings::of(&head.headers) {
             Ok(codings) => codings,
             Err(unknown) => {
                 tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
-                let response = self.proxy.respond(head, plain(body));
+                let response = self.proxy.respond(head, untouched(body));
                 return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
             }
         };
         // How long a silence may be is the run's business.
-        let body = body.without_idle_timeout();
-        let body = match codings.is_empty() {
-            true => plain(body),
-            false => {
-                head.headers.remove(header::CONTENT_ENCODING);
-                head.headers.remove(header::CONTENT_LENGTH);
-                Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
-            }
-        };
+        let body = plain(body.without_idle_timeout(), &codings);
+        if !codings.is_empty() {
+            head.headers.remove(header::CONTENT_ENCODING);
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        if format.framing != Framing::Sse {
+            // Only event streams have ids.
+            candidate.tagging = Tagging::Off;
+        }
         let awaited = candidate.identity.awaits_events(&head.headers);
         let answer = Streaming { head, format, body };
         Ok(match awaited {
@@ -192,4 +197,11 @@ impl Interceptor {
 /// How often the direct caller of such an answer gets a comment line.
 pub(super) fn keepalive(route: &Route, format: &Format, tagging: Tagging) -> Option<Duration> {
     route.keepalive.every(tagging != Tagging::Off).filter(|_| format.framing == Framing::Sse)
+}
+
+/// Whether an answer is a stream of lines. Those of other framings cannot be told from answers that are no
+/// streams, unless a dialect says so.
+fn is_lines(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.and_then(Framing::of) == Some(Framing::Lines)
 }

@@ -22,7 +22,7 @@ use super::scope::Scope;
 use crate::config::{Config, KeptOut, OnDisconnect, Repeats, Route, Routes};
 use crate::control::Client;
 use crate::gateway::Gateway;
-use crate::proxy::{AcceptEncoding, Passthrough, buffer, is_event_stream, needs_body, tell_run};
+use crate::proxy::{AcceptEncoding, Passthrough, buffer, needs_body, tell_run};
 use crate::run::{Runs, TaggedId};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::telemetry::{Fact, NotRecorded, StreamNotRecorded};
@@ -88,7 +88,8 @@ impl Interceptor {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
         };
         let response = self.proxy.handle(request, peer).await;
-        match response.status().is_success() && is_event_stream(response.headers()) {
+        let streams = response.status().is_success() && self.routes.answers(route).format(response.headers()).is_some();
+        match streams {
             true => self.unrecorded(response, reason(kept_out), &method, &path),
             false => response,
         }

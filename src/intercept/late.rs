@@ -20,11 +20,12 @@ use super::candidate::Candidate;
 use super::claim::Fate;
 use super::interceptor::{Interceptor, expose};
 use crate::config::Route;
+use crate::framing::{Decoder, Framing};
 use crate::proxy::{Awaited, Basis, Named};
 use crate::run::Tagging;
 use crate::server::{Body, BodyError};
 use crate::session::SessionId;
-use crate::sse::{Decoder, Frame};
+use crate::sse::Frame;
 
 /// Most bytes and events that are held out of the log; then the run gets a session of its own.
 const HELD_BYTES: usize = 64 << 10;
@@ -57,7 +58,7 @@ impl Interceptor {
                     () = interceptor.gateway.shutdown.closing() => {}
                 }
             };
-            let held = hold(events, &awaited, &early, ahead, too_late).await;
+            let held = hold(events, format.framing, &awaited, &early, ahead, too_late).await;
             let named = match held.session {
                 Some(session) => Named { session, basis: Basis::Rule },
                 None => named,
@@ -88,13 +89,14 @@ struct Held {
 /// Reads until an event names the session, or too much has come, or the answer ends, or it is `too_late`.
 async fn hold(
     mut body: Body,
+    framing: Framing,
     awaited: &Awaited,
     early: &Early,
     ahead: bool,
     too_late: impl Future<Output = ()>,
 ) -> Held {
     tokio::pin!(too_late);
-    let mut decoder = Decoder::new(HELD_BYTES);
+    let mut decoder = Decoder::new(framing, HELD_BYTES);
     let (mut held, mut last, mut events, mut served) = (BytesMut::new(), None, 0, 0);
     let mut session = None;
     while session.is_none() && held.len() < HELD_BYTES && events < HELD_EVENTS {

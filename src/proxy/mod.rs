@@ -11,6 +11,7 @@
 mod ambiguous;
 mod answer;
 mod buffer;
+mod coding;
 mod decompress;
 mod dial;
 mod expect;
@@ -25,7 +26,7 @@ mod target;
 mod upgrade;
 mod upstream;
 
-pub use answer::{UpstreamBody, is_event_stream};
+pub use answer::UpstreamBody;
 pub use buffer::buffer;
 pub use decompress::{Codings, DecodeError, Decoded, UnknownCoding};
 pub use failure::{SetupError, UpstreamError};
