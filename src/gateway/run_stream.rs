@@ -108,7 +108,7 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
     stream_headers(response.headers_mut());
     head.put_headers(response.headers_mut());
     name_run(response.headers_mut(), &session, &reader.run, Some(info.started));
-    let every = keepalive(gateway, &head, response.headers(), ids);
+    let every = keepalive(&reader.gateway, &head, response.headers(), ids);
     Ok(open(response.map(|_| match every {
         Some(every) => KeptAlive::of(body(first, reader), every),
         None => body(first, reader),
