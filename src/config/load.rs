@@ -11,7 +11,8 @@ use super::file::{self, Assignment, RouteTable};
 use super::options::{LATER, OPTIONS, Opt, ROUTE_OPTIONS, find, unknown};
 use super::presets;
 use super::problem::{Origin, Problem, Problems};
-use super::settings::{Config, Route};
+use super::route_settings::Route;
+use super::settings::Config;
 use super::store_url::StoreUrl;
 use super::value::Given;
 

@@ -119,7 +119,7 @@ async fn hold(
         held.extend_from_slice(&data);
         decoder.feed(&data);
         let mut out = BytesMut::new();
-        while let Some(frame) = decoder.next() {
+        for frame in decoder.by_ref() {
             match frame {
                 Frame::Filler(raw) => out.extend_from_slice(&raw),
                 Frame::Event { raw, event } => {
