@@ -19,6 +19,7 @@ mod bad_start;
 mod browsers;
 mod cancelling;
 mod clusters;
+mod compacted;
 mod continuity;
 mod disconnects;
 mod everybody;
