@@ -6,6 +6,7 @@
 mod dialects;
 mod logs;
 mod reducers;
+mod rules;
 
 use proptest::prelude::*;
 

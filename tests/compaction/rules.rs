@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{BLOCK_BYTES, Compacted, Compactor};
-use crate::dialect::Dialect;
-use crate::session::{Entry, Kind, Offset, Record, RunId};
+use sidestream::dialect::Dialect;
+use sidestream::dialect::compact::{BLOCK_BYTES, Compacted, Compactor};
+use sidestream::session::{Entry, Kind, Offset, Record, RunId};
 
 fn dialect(more: &str) -> Arc<Dialect> {
     let text = format!("name = \"own\"\n{more}\n[[delta]]\ntext = \"/t\"\n[[delta]]\ntext = \"/c/*/d/t\"");
