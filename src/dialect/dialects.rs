@@ -24,6 +24,12 @@ pub struct Dialects {
 #[error("{0}")]
 pub struct DialectError(String);
 
+impl Default for Dialects {
+    fn default() -> Self {
+        Dialects::new([])
+    }
+}
+
 impl Dialects {
     /// The built-in ones, behind `custom`.
     pub fn new(custom: impl IntoIterator<Item = Dialect>) -> Self {

@@ -12,6 +12,8 @@ pub struct Format {
     pub framing: Framing,
     /// What they mean; `None`: the first events may show it.
     pub dialect: Option<Arc<Dialect>>,
+    /// The dialect that the route names, where the answer cannot be of it: it is framed otherwise.
+    pub contradicts: Option<Arc<Dialect>>,
 }
 
 impl Dialects {
@@ -29,9 +31,10 @@ impl Dialects {
             .and_then(|name| self.named(name))
             .filter(fits)
             .or_else(|| self.iter().find(|dialect| fits(dialect) && shown(dialect)));
+        let contradicts = named.and_then(|name| self.named(name)).filter(|named| !fits(named)).cloned();
         match dialect {
-            Some(dialect) => Some(Format { framing: dialect.framing, dialect: Some(dialect.clone()) }),
-            None => Framing::Sse.is_of(&media_type).then(Format::default),
+            Some(dialect) => Some(Format { framing: dialect.framing, dialect: Some(dialect.clone()), contradicts }),
+            None => Framing::Sse.is_of(&media_type).then(|| Format { contradicts, ..Format::default() }),
         }
     }
 }
@@ -66,7 +69,8 @@ mod tests {
         let named = |content_type| format(&dialects, Some("own"), &[("content-type", content_type)]);
         assert_eq!(named("application/x-ndjson").unwrap().dialect.unwrap().name, "own");
         assert!(named("application/json").is_none());
-        assert!(named("text/event-stream").unwrap().dialect.is_none());
+        let otherwise = named("text/event-stream").unwrap();
+        assert!(otherwise.dialect.is_none() && otherwise.contradicts.unwrap().name == "own");
     }
 
     #[test]

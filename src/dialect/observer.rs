@@ -23,6 +23,8 @@ pub struct Observer {
     /// An event had data. (MCP's first one, which only gives an id, has none.)
     spoke: bool,
     contradicts: Option<Arc<Dialect>>,
+    /// An event was too large to be looked at.
+    missed: bool,
     outside: Vec<u8>,
     /// More than is kept has come outside of events since the last one.
     too_much_outside: bool,
@@ -69,6 +71,8 @@ pub struct Observed {
     pub error: Option<String>,
     /// What it cost, as far as it was said.
     pub tokens: Tokens,
+    /// There was an event that nobody has looked at: it may have been the end.
+    pub missed: bool,
     /// The run had events, and none has text where its dialect, a custom one, says that text grows.
     pub without_text: bool,
 }
@@ -78,7 +82,7 @@ impl Observed {
     /// not seen.
     pub fn is_truncated(&self) -> bool {
         let ends = self.dialect.as_ref().is_some_and(|dialect| !dialect.end.is_empty());
-        ends && !self.end && !self.failed && !self.cancelled
+        ends && !self.end && !self.failed && !self.cancelled && !self.missed
     }
 }
 
@@ -96,6 +100,7 @@ impl Observer {
             events: 0,
             spoke: false,
             contradicts: None,
+            missed: false,
             outside: Vec::new(),
             too_much_outside: false,
         }
@@ -114,6 +119,11 @@ impl Observer {
             }
             Stage::Open { .. } => self.open(name, data),
         }
+    }
+
+    /// The next event, which is too large to be looked at.
+    pub fn missed(&mut self) {
+        self.missed = true;
     }
 
     /// Bytes that carry no event. Where the last thing that an upstream sends is JSON outside of its framing, as Gemini
@@ -161,16 +171,18 @@ impl Observer {
             Stage::Open { named, other } => (other, named.map(|named| named.dialect)),
             Stage::Opaque => (None, self.contradicts),
         };
-        let Some(account) = account else { return Observed { contradicts, ..Observed::default() } };
+        let missed = self.missed;
+        let Some(account) = account else { return Observed { contradicts, missed, ..Observed::default() } };
         let looks_for_text = account.dialect.custom && !account.dialect.deltas.is_empty();
         Observed {
             contradicts,
+            missed,
             end: account.end,
             failed: account.failed,
             cancelled: account.cancelled,
             error: account.error,
             tokens: account.tokens,
-            without_text: looks_for_text && !account.has_text && self.spoke,
+            without_text: looks_for_text && !account.has_text && self.spoke && !missed,
             dialect: Some(account.dialect),
         }
     }
