@@ -22,7 +22,7 @@ pub struct Dialects {
 /// What is wrong with a description.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct DialectError(String);
+pub struct DialectError(pub(super) String);
 
 impl Default for Dialects {
     fn default() -> Self {
@@ -77,7 +77,9 @@ impl Dialect {
     /// # Errors
     /// It is not TOML, or has a key or value that means nothing. The text says what and where.
     pub fn read(text: &str) -> Result<Self, DialectError> {
-        toml::from_str(text).map_err(|error| DialectError(error.to_string()))
+        let dialect: Dialect = toml::from_str(text).map_err(|error| DialectError(error.to_string()))?;
+        dialect.check()?;
+        Ok(dialect)
     }
 }
 

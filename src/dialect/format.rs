@@ -17,9 +17,9 @@ pub struct Format {
 }
 
 impl Dialects {
-    /// The format of an answer with these headers; `None`: it is no stream that is recorded. `named` is the
-    /// dialect that its route names; it counts where the media type is one of its framing.
-    pub fn format_of<'h>(&self, named: Option<&str>, header: impl Fn(&str) -> Option<&'h str>) -> Option<Format> {
+    /// The format of an answer with these headers; `None`: it is no stream that is recorded. `named` are the
+    /// dialects that its route names; of those whose framing the media type is one of, the first counts.
+    pub fn format_of<'h>(&self, named: &[String], header: impl Fn(&str) -> Option<&'h str>) -> Option<Format> {
         let content_type = header("content-type")?;
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let fits = |dialect: &&Arc<Dialect>| dialect.framing.is_of(&media_type);
@@ -27,11 +27,9 @@ impl Dialects {
             let has = |(name, value): (&String, &String)| header(name).is_some_and(|shown| shown.starts_with(&**value));
             !dialect.headers.is_empty() && dialect.headers.iter().all(has)
         };
-        let dialect = named
-            .and_then(|name| self.named(name))
-            .filter(fits)
-            .or_else(|| self.iter().find(|dialect| fits(dialect) && shown(dialect)));
-        let contradicts = named.and_then(|name| self.named(name)).filter(|named| !fits(named)).cloned();
+        let named = || named.iter().filter_map(|name| self.named(name));
+        let dialect = named().find(fits).or_else(|| self.iter().find(|dialect| fits(dialect) && shown(dialect)));
+        let contradicts = named().next().filter(|_| !named().any(|dialect| fits(&dialect))).cloned();
         match dialect {
             Some(dialect) => Some(Format { framing: dialect.framing, dialect: Some(dialect.clone()), contradicts }),
             None => Framing::Sse.is_of(&media_type).then(|| Format { contradicts, ..Format::default() }),
@@ -44,7 +42,8 @@ mod tests {
     use super::*;
 
     fn format(dialects: &Dialects, named: Option<&str>, headers: &[(&str, &'static str)]) -> Option<Format> {
-        dialects.format_of(named, |name| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
+        let named: Vec<String> = named.into_iter().map(str::to_owned).collect();
+        dialects.format_of(&named, |name| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
     }
 
     #[test]

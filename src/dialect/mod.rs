@@ -8,6 +8,7 @@
 //! Sans-I/O: takes texts, gives verdicts; no clock, no task.
 
 mod builtin;
+mod check;
 mod description;
 mod dialects;
 mod format;
@@ -19,6 +20,7 @@ mod text;
 mod texts;
 mod watch;
 
+pub use builtin::builtin;
 pub use description::{Call, Cumulative, Delta, Dialect, Mark, Said, TextKind, Usage};
 pub use dialects::{DialectError, Dialects, RECOGNISED_WITHIN};
 pub use format::Format;

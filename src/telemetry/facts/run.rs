@@ -135,8 +135,15 @@ impl Fact for DialectContradicted<'_> {
         metrics.count.dialect_mismatches.get_or_create(&[("kind", "contradicted")]).inc();
         let DialectContradicted { route, named, shown, .. } = self;
         if self.first {
-            let (recorded_as, advice) = (shown.unwrap_or("opaque events"), "correct the route's `dialect`, or leave it out");
-            tracing::warn!(route, named, recorded_as, advice, "the answers of a route are not of the dialect that it names");
+            let (recorded_as, advice) =
+                (shown.unwrap_or("opaque events"), "correct the route's `dialect`, or leave it out");
+            tracing::warn!(
+                route,
+                named,
+                recorded_as,
+                advice,
+                "the answers of a route are not of the dialect that it names"
+            );
         }
     }
 }
