@@ -1,9 +1,9 @@
 //! One run in its original dialect: `GET /sessions/{s}/runs/{run|active}/stream`, and what a
 //! caller that comes back with `Last-Event-ID` or repeats its request is given.
 //!
-//! The same dispatched events in canonical framing, with the status, content type and dialect
-//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor
-//! it comes as it was. The body ends cleanly only if the upstream's did: any other end
+//! The same dispatched events in the canonical form of their framing, with the status, content type and dialect
+//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor it
+//! comes as it was. The body ends cleanly only if the upstream's did: any other end
 //! is an abort, so that no client takes half an answer for a whole one.
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use crate::dialect::compact::Compacted;
+use crate::framing::{Encoder, Framing};
 use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::sse::{gone, problem, stream_headers};
@@ -23,7 +24,6 @@ use crate::log::{Bounds, Gap, PageLimits, Read};
 use crate::run::{Started, TaggedId};
 use crate::server::{Body, BodyError, Problem, empty};
 use crate::session::{After, Entry, Kind, Offset, RunId, RunState, SessionId, Terminal};
-use crate::sse::encode;
 use crate::wire::Code;
 
 /// What to send of a run.
@@ -49,11 +49,7 @@ pub async fn stream_of(
     run: &str,
     uri: &http::Uri,
 ) -> Result<Response<Body>, Problem> {
-    let after = match Query::of(uri).after()? {
-        None | Some(After::Start) => None,
-        Some(After::Offset(offset)) => Some(offset),
-        Some(_) => return Err(Problem::new(Code::BadOffset, "`after` is an offset here")),
-    };
+    let after = cursor(uri)?;
     let run = match run {
         "active" => match active(gateway, session).await? {
             Some(run) => run,
@@ -62,6 +58,15 @@ pub async fn stream_of(
         id => RunId::parse(id).map_err(|error| Problem::new(Code::BadRequest, format!("run: {error}")))?,
     };
     serve(gateway, RunStream { session: session.clone(), run, after, ids: false, origin: None }).await
+}
+
+/// The offset in the `after` of a URL; `None`: from the run's start.
+pub fn cursor(uri: &http::Uri) -> Result<Option<Offset>, Problem> {
+    match Query::of(uri).after()? {
+        None | Some(After::Start) => Ok(None),
+        Some(After::Offset(offset)) => Ok(Some(offset)),
+        Some(_) => Err(Problem::new(Code::BadOffset, "`after` is an offset here")),
+    }
 }
 
 /// The answer for a run: `204` when it is over and everything after the cursor was delivered.
@@ -87,8 +92,9 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
         None => gateway.compacting(&session, Merge { replay: true, ..Merge::default() }),
         Some(_) => None,
     };
+    let encoder = Encoder::new(framing(gateway, &head));
     let (gateway, cursor) = (gateway.clone(), subscription.cursor);
-    let mut reader = Reader { gateway, cursor, compacting, run, ids, ended: None, over: false };
+    let mut reader = Reader { gateway, cursor, compacting, run, ids, encoder, ended: None, over: false };
     let first = match reader.next().await {
         Next::Gap(gap) => return Err(gone(&gap)),
         // Any other end is one of this answer only: a `204` would tell the client to ask no more.
@@ -145,6 +151,16 @@ async fn head_of(
     }
 }
 
+/// How the events of a run are framed: as its dialect says; where nobody here knows that (it is in the
+/// configuration of another instance), as its content type says.
+fn framing(gateway: &Gateway, head: &Started) -> Framing {
+    let Some(name) = &head.dialect else { return Framing::Sse };
+    if let Some(dialect) = gateway.dialects.named(name) {
+        return dialect.framing;
+    }
+    head.headers.get("content-type").and_then(|value| Framing::of(value)).unwrap_or_default()
+}
+
 /// Tells the caller which session and run it has.
 pub fn name_run(headers: &mut HeaderMap, session: &SessionId, run: &RunId, started: Option<Offset>) {
     let mut put = |name: &'static str, value: String| {
@@ -192,6 +208,7 @@ struct Reader {
     compacting: Option<Compacting>,
     run: RunId,
     ids: bool,
+    encoder: Encoder,
     ended: Option<Result<(), &'static str>>,
     /// Everything up to the run's terminal was delivered.
     over: bool,
@@ -267,7 +284,7 @@ impl Reader {
             Kind::Event => {
                 let tagged = self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, entry.offset).to_string());
                 let id = tagged.as_deref().or(record.id.as_deref());
-                encode(record.event.as_deref(), &record.data, id, out);
+                self.encoder.write(record.event.as_deref(), &record.data, id, out);
             }
             // The event is not in the log: a body without it would look whole.
             Kind::EventDropped => self.ended = Some(Err("the run has an event that was too large to keep")),
@@ -277,13 +294,34 @@ impl Reader {
                     Terminal::Completed => Ok(()),
                     Terminal::Failed if ended_in_order(&record.data) => Ok(()),
                     Terminal::Failed => Err("the run failed"),
+                    Terminal::Cancelled if self.says_cancelled(&record.data, out) => Ok(()),
                     Terminal::Cancelled => Err("the run was cancelled"),
                     Terminal::Interrupted => Err("the run was interrupted"),
                 });
+                if self.ended == Some(Ok(())) {
+                    self.encoder.end(out);
+                }
             }
             Kind::Result => out.extend_from_slice(record.data.as_bytes()),
             Kind::Input | Kind::Steer | Kind::Status => {}
         }
+    }
+}
+
+impl Reader {
+    /// A run was cancelled: whether its stream has a clean end all the same. It has where the upstream itself has
+    /// said so, and where its dialect has words for it, which are written then.
+    fn says_cancelled(&mut self, details: &str, out: &mut BytesMut) -> bool {
+        let details: serde_json::Value = serde_json::from_str(details).unwrap_or_default();
+        if details["reason"] == "upstream" {
+            return true;
+        }
+        let dialect = details["dialect"].as_str().and_then(|name| self.gateway.dialects.named(name));
+        let Some(dialect) = dialect.filter(|dialect| !dialect.on_cancelled.is_empty()) else { return false };
+        for event in &dialect.on_cancelled {
+            self.encoder.write(event.event.as_deref(), &event.data, None, out);
+        }
+        true
     }
 }
 
@@ -349,7 +387,8 @@ async fn active(gateway: &Gateway, session: &SessionId) -> Result<Option<RunId>,
     }
 }
 
-fn no_content() -> Response<Body> {
+/// There is nothing (more) to send.
+pub fn no_content() -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response

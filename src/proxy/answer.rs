@@ -5,8 +5,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::Version;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::response::Parts;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
@@ -47,10 +48,11 @@ impl Afterwards {
     }
 }
 
-/// Whether the media type is `text/event-stream`, whatever its parameters and case.
-pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
+/// Whether nothing but the close of the connection ends the body of an answer with this head (RFC 9112 §6.3): it has
+/// neither a length nor chunks, and no HTTP/2 stream whose end is said.
+pub fn is_close_delimited(head: &Parts) -> bool {
+    let says = |name| head.headers.contains_key(name);
+    head.version <= Version::HTTP_11 && !says(CONTENT_LENGTH) && !says(TRANSFER_ENCODING)
 }
 
 /// The body of the upstream's answer. Ends cleanly only if the upstream ended it cleanly; dropped

@@ -6,6 +6,7 @@ mod alarms;
 mod end;
 mod ended;
 mod feed;
+mod judging;
 mod serving;
 mod spec;
 mod storing;
@@ -21,6 +22,8 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use crate::dialect::{Observed, Observer};
+use crate::framing::Decoder;
 use crate::log::{Append, Fence, Lost, OnBusy, OpenRun, Opened, Writer};
 use crate::run::books::{Batch, Books};
 use crate::run::call::Found;
@@ -30,7 +33,6 @@ use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
 use crate::run::{Dropped, Runs};
 use crate::session::{InstanceId, Kind, Offset, Record, RunId, SessionId, Terminal};
-use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
 /// upstream is not read on.
@@ -49,7 +51,7 @@ use end::{CallerEnd, End};
 pub(super) use ended::Ended;
 pub(super) use feed::Feed;
 use feed::Heard;
-pub use spec::{RunSpec, Tagging};
+pub use spec::{Ending, RunSpec, Tagging};
 use whole::Whole;
 
 /// What durability the direct caller has.
@@ -80,6 +82,9 @@ pub(super) struct Owner {
     oversize: Option<Dropped>,
     stalled: bool,
     last_event_failed: bool,
+    /// Looks at the events; `None`: it has said what it saw.
+    observer: Option<Observer>,
+    observed: Observed,
     events: u64,
     bytes: u64,
     began: Instant,
@@ -130,7 +135,7 @@ impl Owner {
     ) -> Self {
         let fence = Fence { counter: 1, nonce: format!("{:032x}", crate::random::u128()).into() };
         Owner {
-            decoder: Decoder::new(runs.settings.event_bytes),
+            decoder: Decoder::new(spec.format.framing, runs.settings.event_bytes),
             books: Books::new(spec.opening.len() as u64),
             durability: Durability::Stored,
             stored_n: 0,
@@ -138,6 +143,8 @@ impl Owner {
             oversize: None,
             stalled: false,
             last_event_failed: false,
+            observer: Some(Observer::new(runs.settings.dialects.clone(), spec.format.dialect.clone())),
+            observed: Observed::default(),
             events: 0,
             bytes: 0,
             began: Instant::now(),

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 use serde_json::Value;
-use sidestream::dialect::Dialect;
 use sidestream::dialect::compact::{Compacted, Compactor};
+use sidestream::dialect::{Dialect, Dialects, RECOGNISED_WITHIN};
 use sidestream::session::{Entry, Kind, Offset, Record, RunId};
 use sidestream::sse::{Decoder, Event, Frame};
 
@@ -16,14 +16,14 @@ use crate::reducers::reduce;
 /// A recorded answer.
 pub(crate) struct Recording {
     pub(crate) file: String,
-    pub(crate) dialect: String,
+    /// What its first events show, as it is known of a run.
+    pub(crate) dialect: Option<Arc<Dialect>>,
     pub(crate) events: Vec<Event>,
 }
 
 #[derive(Deserialize)]
 struct Line {
     file: String,
-    dialect: String,
 }
 
 /// The recordings that are event streams.
@@ -34,8 +34,9 @@ pub(crate) fn recordings() -> &'static [Recording] {
         let index = std::fs::read(folder.join("index.json")).unwrap();
         let lines: Vec<Line> = serde_json::from_slice(&index).unwrap();
         let lines = lines.into_iter().filter(|line| line.file.contains(".sse"));
+        let dialects = Dialects::new([]);
         lines
-            .map(|Line { file, dialect }| {
+            .map(|Line { file }| {
                 let mut stream = std::fs::read(folder.join(&file)).unwrap();
                 if file.ends_with(".gz") {
                     let mut plain = Vec::new();
@@ -48,7 +49,10 @@ pub(crate) fn recordings() -> &'static [Recording] {
                     Frame::Event { event, .. } => Some(event),
                     _ => None,
                 };
-                Recording { file, dialect, events: decoder.by_ref().filter_map(event).collect() }
+                let events: Vec<Event> = decoder.by_ref().filter_map(event).collect();
+                let mut first = events.iter().take(RECOGNISED_WITHIN as usize);
+                let dialect = first.find_map(|event| dialects.recognise(event.name.as_deref(), &event.data)).cloned();
+                Recording { file, dialect, events }
             })
             .collect()
     })
@@ -99,10 +103,10 @@ impl Log {
 }
 
 /// What a reader gets who has it all merged.
-pub(crate) fn compacted(log: &Log, dialects: &[Arc<Dialect>]) -> Vec<Out> {
+pub(crate) fn compacted(log: &Log, dialects: &[Option<Arc<Dialect>>]) -> Vec<Out> {
     let (mut compactor, mut out) = (Compactor::default(), Vec::new());
     for entry in &log.0 {
-        let dialect = |run: &RunId| Some(dialects[number(run)].clone());
+        let dialect = |run: &RunId| dialects[number(run)].clone();
         compactor.push(entry.clone(), dialect, &mut out);
     }
     compactor.flush(&mut out);
@@ -144,7 +148,7 @@ pub(crate) fn expand(log: &Log, out: &[Out]) {
 }
 
 /// What a client of the dialect makes of the events.
-pub(crate) fn states(dialect: &str, out: &[Out]) -> Value {
+pub(crate) fn states(dialect: Option<&Dialect>, out: &[Out]) -> Value {
     reduce(dialect, out.iter().map(|one| (one.record.event.as_deref(), &*one.record.data)))
 }
 

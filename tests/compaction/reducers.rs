@@ -1,25 +1,25 @@
 //! What clients make of the events of a dialect, each written after the accumulator of its own client.
 
 use serde_json::{Map, Value, json};
+use sidestream::dialect::Dialect;
 
-/// The state of a client that has read `events` (names and data). Of a dialect that is not known here: all
-/// events as they are.
-pub(crate) fn reduce<'e>(dialect: &str, events: impl Iterator<Item = (Option<&'e str>, &'e str)>) -> Value {
+/// The state of a client that has read `events` (names and data).
+pub(crate) fn reduce<'e>(dialect: Option<&Dialect>, events: impl Iterator<Item = (Option<&'e str>, &'e str)>) -> Value {
     let mut state = json!({});
     for (name, data) in events {
         let Ok(json) = serde_json::from_str::<Value>(data) else {
             push(&mut state["not json"], json!([name, data]));
             continue;
         };
-        match dialect {
+        match dialect.map_or("", |dialect| &dialect.name) {
             "openai-chat" => chat(&mut state, &json),
             "openai-responses" => responses(&mut state, &json),
             "anthropic-messages" => anthropic(&mut state, &json),
-            "gemini-sse" => gemini(&mut state, &json),
-            "vercel-ui-message-stream" => ai_sdk(&mut state, &json),
+            "gemini" => gemini(&mut state, &json),
+            "ai-sdk" => ai_sdk(&mut state, &json),
             "ag-ui" => ag_ui(&mut state, &json),
-            "langgraph-runs-stream" => langgraph(&mut state, name.unwrap_or("message"), &json),
-            _ => push(&mut state["events"], json!([name, json])),
+            "langgraph" => langgraph(&mut state, name.unwrap_or("message"), &json),
+            _ => others(&mut state, dialect, name, data, &json),
         }
     }
     state
@@ -163,7 +163,8 @@ fn ag_ui(state: &mut Value, event: &Value) {
     }
 }
 
-/// `messages/partial` holds the messages so far; everything else is listed.
+/// `messages/partial` holds the messages so far, `messages` a piece of one and its metadata; everything else is
+/// listed.
 fn langgraph(state: &mut Value, name: &str, data: &Value) {
     match name {
         "messages/partial" => {
@@ -171,7 +172,26 @@ fn langgraph(state: &mut Value, name: &str, data: &Value) {
                 state["messages"][message["id"].to_string()] = message.clone();
             }
         }
+        "messages" if data[0]["content"].is_string() => {
+            let known = &mut state["messages"][data[0]["id"].to_string()];
+            append(&mut known["content"], &data[0]["content"]);
+            for (key, value) in members(&data[0]).filter(|(key, _)| *key != "content") {
+                known[key] = value.clone();
+            }
+            known["metadata"] = data[1].clone();
+        }
         _ => push(&mut state["events"], json!([name, data])),
+    }
+}
+
+/// The texts, as the dialect's description finds them in what is parsed, and all events without one.
+fn others(state: &mut Value, dialect: Option<&Dialect>, name: Option<&str>, data: &str, json: &Value) {
+    let texts = dialect.map(|dialect| dialect.texts(name, data)).unwrap_or_default();
+    for text in &texts {
+        append(&mut state[format!("{:?}", text.kind)], &json!(text.text));
+    }
+    if texts.is_empty() {
+        push(&mut state["events"], json!([name, json]));
     }
 }
 
