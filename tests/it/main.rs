@@ -20,6 +20,7 @@ mod browsers;
 mod cancelling;
 mod clusters;
 mod codings;
+mod compacted;
 mod continuity;
 mod cuts;
 mod disconnects;
