@@ -22,6 +22,7 @@ mod clusters;
 mod codings;
 mod continuity;
 mod cuts;
+mod dialects;
 mod disconnects;
 mod everybody;
 mod failovers;
