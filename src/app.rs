@@ -303,6 +303,7 @@ fn runs_settings(config: &Config) -> RunsSettings {
     let (limits, store) = (&config.limits, &config.store);
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     RunsSettings {
+        dialects: Arc::new(config.dialects.clone()),
         event_bytes: bytes(limits.event_bytes),
         pending_bytes: limits.pending_bytes,
         run_duration: limits.run_duration,

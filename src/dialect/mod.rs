@@ -8,13 +8,25 @@
 //! Sans-I/O: takes texts, gives verdicts; no clock, no task.
 
 mod builtin;
+mod check;
 pub mod compact;
 mod description;
 mod dialects;
 mod format;
+mod observer;
 mod path;
+mod places;
+mod sign;
+mod text;
+mod texts;
+mod watch;
 
+pub use builtin::builtin;
 pub use description::{Call, Cumulative, Delta, Dialect, Mark, Said, TextKind, Usage};
-pub use dialects::{DialectError, Dialects};
+pub use dialects::{DialectError, Dialects, RECOGNISED_WITHIN};
 pub use format::Format;
+pub use observer::{Observed, Observer};
 pub use path::{Path, PathError};
+pub use text::Text;
+pub use texts::Texts;
+pub use watch::Tokens;

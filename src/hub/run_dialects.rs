@@ -155,16 +155,5 @@ fn hear(dialects: &Dialects, spoken: Spoken, entry: &Entry) -> Spoken {
 }
 
 fn recognised(dialects: &Dialects, record: &Record) -> Option<Arc<Dialect>> {
-    let json: serde_json::Value = serde_json::from_str(&record.data).ok()?;
-    let shown = |dialect: &&Arc<Dialect>| {
-        dialect.recognise.iter().any(|mark| {
-            let named = mark.event.as_deref().is_none_or(|name| record.event.as_deref() == Some(name));
-            let stands = mark.at.as_ref().is_none_or(|at| {
-                let value = json.pointer(&at.to_string());
-                value.is_some_and(|value| !value.is_null() && mark.is.as_deref().is_none_or(|is| value == is))
-            });
-            named && stands
-        })
-    };
-    dialects.iter().find(shown).cloned()
+    dialects.recognise(record.event.as_deref(), &record.data).cloned()
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::scan::{Found, scan};
-use crate::dialect::{Dialect, Mark, Path};
+use crate::dialect::{Dialect, Mark, Path, Texts};
 
 /// Stands in a form for a delta's text. No JSON text has this byte, nor the next two.
 pub(super) const DELTA: u8 = 1;
@@ -144,9 +144,9 @@ impl<'a> Look<'a> {
     }
 
     fn shows(&self, mark: &Mark, name: Option<&str>) -> bool {
-        let named = mark.event.as_deref().is_none_or(|wanted| name == Some(wanted));
+        let named = mark.event.as_ref().is_none_or(|wanted| name.is_some_and(|name| wanted.are(name)));
         let said = mark.data.as_deref().is_none_or(|wanted| self.data == wanted);
-        let stands = match (&mark.at, mark.is.as_deref()) {
+        let stands = match (&mark.at, mark.is.as_ref()) {
             (None, is) => is.is_none(),
             (Some(path), None) => self.is_there(path),
             (Some(path), Some(is)) => self.values(path).any(|value| reads(&self.data[value], is)),
@@ -156,10 +156,10 @@ impl<'a> Look<'a> {
 }
 
 /// Whether a JSON value is this text, or this number or word as it is written.
-fn reads(value: &str, text: &str) -> bool {
+fn reads(value: &str, texts: &Texts) -> bool {
     match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) if inner.contains('\\') => serde_json::from_str::<String>(value).is_ok_and(|value| value == text),
-        Some(inner) => inner == text,
-        None => value == text,
+        Some(inner) if inner.contains('\\') => serde_json::from_str::<String>(value).is_ok_and(|value| texts.are(&value)),
+        Some(inner) => texts.are(inner),
+        None => texts.are(value),
     }
 }
