@@ -12,13 +12,13 @@ use super::candidate::Candidate;
 use super::claim::Fate;
 use super::interceptor::{Interceptor, expose, grace};
 use crate::config::Route;
-use crate::control::{Calls, plain};
+use crate::control::{Calls, ending, plain};
 use crate::dialect::Format;
 use crate::framing::Framing;
 use crate::gateway::run_stream::name_run;
 use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{Basis, Codings, Named, UpstreamBody, problem};
-use crate::run::{Begun, RunSpec, Started, Tagging};
+use crate::run::{Begun, Ending, RunSpec, Started, Tagging};
 use crate::server::{Body, BodyError, KeptAlive, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
 use crate::telemetry::{Fact, NotRecorded, RequestOutcome, RunStarted, SessionRuleSkipped};
@@ -30,6 +30,7 @@ const RECORD: HeaderName = HeaderName::from_static("sidestream-record");
 pub(super) struct Streaming {
     pub(super) head: response::Parts,
     pub(super) format: Format,
+    pub(super) ending: Ending,
     /// Without its content coding.
     pub(super) body: Body,
 }
@@ -72,6 +73,7 @@ impl Interceptor {
                 return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
             }
         };
+        let ending = ending(&head);
         // How long a silence may be is the run's business.
         let body = plain(body.without_idle_timeout(), &codings);
         if !codings.is_empty() {
@@ -83,7 +85,7 @@ impl Interceptor {
             candidate.tagging = Tagging::Off;
         }
         let awaited = candidate.identity.awaits_events(&head.headers);
-        let answer = Streaming { head, format, body };
+        let answer = Streaming { head, format, ending, body };
         Ok(match awaited {
             Some(awaited) => self.named_late(route, candidate, named, awaited, answer, fate.take()),
             None => self.begin(route, candidate, named, answer, fate.take()).await,
@@ -99,10 +101,9 @@ impl Interceptor {
         answer: Streaming,
         fate: Option<Fate>,
     ) -> Response<Body> {
-        let Streaming { head, format, body } = answer;
-        let (run, tagging) = (candidate.run.clone(), candidate.tagging);
-        let every = keepalive(route, &format, tagging);
-        let begun = self.open(route, candidate, &named, &head, format, body, fate).await;
+        let (head, run, tagging) = (answer.head.clone(), candidate.run.clone(), candidate.tagging);
+        let every = keepalive(route, &answer.format, tagging);
+        let begun = self.open(route, candidate, &named, answer, fate).await;
         let mut response = self.recorded(head, begun.body.boxed_unsync(), tagging, every);
         let headers = response.headers_mut();
         name_run(headers, &named.session, &run, begun.started);
@@ -134,18 +135,16 @@ impl Interceptor {
         response
     }
 
-    /// Begins to drive the run whose answer is `body`.
-    #[allow(clippy::too_many_arguments, reason = "what a run is made of is known in as many places")]
+    /// Begins to drive the run of an answer.
     pub(super) async fn open(
         &self,
         route: &Route,
         candidate: Candidate,
         named: &Named,
-        head: &response::Parts,
-        format: Format,
-        body: Body,
+        answer: Streaming,
         fate: Option<Fate>,
     ) -> Begun {
+        let Streaming { head, format, ending, body } = answer;
         let run = candidate.run;
         let source = candidate.source.map(bytestring::ByteString::from);
         let parent = candidate.parent.as_ref().map(RunId::to_string);
@@ -180,6 +179,7 @@ impl Interceptor {
             on_cancel: calls.cancel,
             steer: calls.steer,
             format,
+            ending,
             ids: candidate.tagging,
             grace,
             stall: route.stall,

@@ -48,7 +48,7 @@ impl Interceptor {
         let (interceptor, route) = (self.clone(), route.clone());
         // A drain waits for the run, which begins at the latest when the instance leaves.
         let place = self.runs.may_begin();
-        let Streaming { head, format, body: events } = answer;
+        let Streaming { head, format, ending, body: events } = answer;
         let told = head.clone();
         tokio::spawn(async move {
             let ahead = candidate.tagging == Tagging::Off;
@@ -63,7 +63,8 @@ impl Interceptor {
                 Some(session) => Named { session, basis: Basis::Rule },
                 None => named,
             };
-            let begun = interceptor.open(&route, candidate, &named, &told, format, held.body, fate).await;
+            let answer = Streaming { head: told, format, ending, body: held.body };
+            let begun = interceptor.open(&route, candidate, &named, answer, fate).await;
             early.hand_over(begun.body.boxed_unsync(), held.served);
             drop(place);
         });
