@@ -1,0 +1,102 @@
+"""Compares the cells of a run and says it in Markdown: a table per client, then every cell that differs."""
+
+import dataclasses
+
+FILE, THROUGH, SUCCESS = "direct differs from the file", "through differs from direct", "a cut answer counts as whole"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A cell that is not what it is compared with; `reason` is that of differences.toml, if it has one."""
+
+    kind: str
+    entry: object
+    scenario: str
+    wanted: object
+    got: object
+    reason: str | None
+
+
+class Report:
+    """What a run came to. `whole`: everything was run, so that an explanation nobody needed is an error, too."""
+
+    def __init__(self, cells, recorded, expected, whole):
+        self.cells, self.recorded, self.expected = cells, recorded, expected
+        self.differences, self.compared = [], 0
+        self.reworded = []
+        for (entry, scenario, way), cell in cells.items():
+            if way == "through":
+                self.look(entry, scenario, cells[entry, scenario, "direct"], cell)
+        self.unexplained = [d for d in self.differences if not d.reason]
+        self.unused = [e for e in expected if whole and not e.used]
+        self.unexplained += self.unused
+
+    def look(self, entry, scenario, direct, through):
+        """Compares one cell in every respect."""
+        row = self.recorded.get((entry.version, entry.row, scenario))
+        if row is not None:
+            self.compared += 1
+            if row != direct:
+                self.add(FILE, "file", entry, scenario, row, direct)
+        if direct != through:
+            self.add(THROUGH, "direct", entry, scenario, direct, through)
+        elif direct.failure != through.failure:
+            self.reworded.append((entry, scenario, direct, through))
+        if scenario.startswith("cut-") and success(through):
+            self.add(SUCCESS, "success", entry, scenario, direct, through)
+
+    def add(self, kind, between, entry, scenario, wanted, got):
+        reasons = [e for e in self.expected if e.covers(between, entry, scenario, got)]
+        for reason in reasons:
+            reason.used = True
+        reason = reasons[0].reason if reasons else None
+        self.differences.append(Difference(kind, entry, scenario, wanted, got, reason))
+
+    def text(self):
+        """The whole of it."""
+        parts = [self.table(), self.counts()]
+        for kind in (FILE, THROUGH, SUCCESS):
+            found = [d for d in self.differences if d.kind == kind]
+            if found:
+                parts.append(f"\n## {kind.capitalize()}: {len(found)}\n\n" + "\n".join(map(line, found)))
+        if self.reworded:
+            listed = [
+                f"- {entry.key}, {scenario}: {direct.detail!r} became {through.detail!r}"
+                for entry, scenario, direct, through in self.reworded
+            ]
+            parts.append(f"\n## The same result, another error: {len(listed)}\n\n" + "\n".join(listed))
+        for unused in self.unused:
+            parts.append(f"\nUNUSED in differences.toml: {unused.clients} {unused.scenarios}: {unused.reason}")
+        return "\n".join(parts)
+
+    def table(self):
+        """Counts per client."""
+        lines = [
+            "| client | cells in the file | direct as in the file | cells both ways | through as direct |",
+            "|---|--:|--:|--:|--:|",
+        ]
+        for entry in dict.fromkeys(entry for entry, _, _ in self.cells):
+            scenarios = [s for e, s, way in self.cells if e == entry and way == "direct"]
+            rows = [s for s in scenarios if (entry.version, entry.row, s) in self.recorded]
+            differing = [(d.kind, d.scenario) for d in self.differences if d.entry == entry]
+            as_file = sum((FILE, s) not in differing for s in rows)
+            as_direct = sum((THROUGH, s) not in differing for s in scenarios)
+            lines.append(f"| {entry.key} | {len(rows)} | {as_file} | {len(scenarios)} | {as_direct} |")
+        return "\n".join(lines)
+
+    def counts(self):
+        both = len(self.cells) // 2
+        per_kind = ", ".join(f"{kind}: {sum(d.kind == kind for d in self.differences)}" for kind in (FILE, THROUGH, SUCCESS))
+        unexplained = len(self.unexplained)
+        return f"\n{both} cells both ways, {self.compared} of them in the file. {per_kind}. Unexplained: {unexplained}."
+
+
+def success(cell):
+    """Whether the client told its caller that the answer is whole: the text, and no error."""
+    return cell.result == "same text" and cell.end is not None
+
+
+def line(difference):
+    reason = difference.reason or "**NOT EXPLAINED**"
+    entry, scenario = difference.entry.key, difference.scenario
+    return f"- {entry}, {scenario}: {difference.wanted} -> {difference.got}. {reason}"
