@@ -101,7 +101,7 @@ def aiohttp_sse(url):
             async for event in source:
                 if event.data == "[DONE]":
                     return text, "done"
-                if event.data and event.type == "message":
+                if event.data and event.type is None:
                     text += json.loads(event.data)["t"]
         return text, None
 

@@ -1,7 +1,8 @@
 """The scripted backend: `/s/SCENARIO/CLIENT/DIALECT/…` answers that scenario in that dialect, whatever the method.
 
-It writes every byte itself, one chunk per write, so that nothing of an HTTP library is between scenario and wire. It
-serves one request per connection.
+It writes every byte itself, one chunk per write, so that nothing of an HTTP library is between scenario and wire.
+Connections stay open between answers, where the answer allows it: some clients word a cut answer otherwise if they were
+told that the connection would close.
 """
 
 import asyncio
@@ -30,10 +31,14 @@ class Backend:
 
     async def serve(self, reader, writer):
         try:
-            path = await read_request(reader)
-            self.requests[path] += 1
-            _, _, scenario, _client, dialect, *_ = path.split("/")
-            await write(writer, answer(scenario, dialect), 0 if scenario in WITHOUT_PAUSE else PAUSE)
+            stays_open = True
+            while stays_open:
+                path = await read_request(reader)
+                self.requests[path] += 1
+                _, _, scenario, _client, dialect, *_ = path.split("/")
+                given = answer(scenario, dialect)
+                await write(writer, given, 0 if scenario in WITHOUT_PAUSE else PAUSE)
+                stays_open = given.end == "clean" and given.version == "1.1"
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The client left; that is its right.
         finally:
@@ -60,7 +65,7 @@ async def write(writer, given, pause):
     has_body = not given.status.startswith("204")
     chunked = given.version == "1.1" and has_body
     fields = [("Content-Type", given.content_type)] if given.content_type else []
-    fields += given.headers + ([("Transfer-Encoding", "chunked")] if chunked else []) + [("Connection", "close")]
+    fields += [*given.headers, *([("Transfer-Encoding", "chunked")] if chunked else [])]
     head = f"HTTP/{given.version} {given.status}\r\n" + "".join(f"{n}: {v}\r\n" for n, v in fields) + "\r\n"
     writer.write(head.encode())
     for piece in given.writes:

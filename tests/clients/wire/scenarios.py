@@ -165,7 +165,7 @@ SCENARIOS = {
     "ping_data": simple(lambda e: around(encoded(PING_DATA), e, at_end=False)),
     "unknown_event": simple(lambda e: third(encoded(STATUS), e)),
     "unknown_event_nodata_type": simple(lambda e: third(encoded(STATUS_WITHOUT_TYPE), e)),
-    "emptydata": simple(lambda e: third(b"data:\n\n", e)),
+    "emptydata": simple(lambda e: third(b"data: \n\n", e)),
     "extrablank": simple(lambda e: around(BLANK + BLANK, e)),
     "notrailing": simple(lambda e: [*base(e[:-1]), encoded(e[-1])[:-2]]),
     "onenl_end": simple(lambda e: [*base(e[:-1]), encoded(e[-1])[:-1]]),
