@@ -36,6 +36,7 @@ def arguments():
     parser.add_argument("--matrix", action="store_true", help="the scenarios of the matrix only")
     parser.add_argument("--cuts", action="store_true", help="the cuts only: answers that break off at 20 places")
     parser.add_argument("--fast", action="store_true", help="four clients over the scenarios of the matrix")
+    parser.add_argument("--config", type=pathlib.Path, help="Sidestream's configuration file; default: none")
     parser.add_argument("--scenario", action="append", help="only this scenario; may be repeated")
     return parser.parse_args()
 
@@ -50,11 +51,11 @@ def chosen(options):
     return entries, options.scenario or scenarios
 
 
-async def play(entries, scenarios, installed):
+async def play(entries, scenarios, installed, config):
     """Runs every entry point over every scenario both ways. Answers cells by (entry, scenario, way)."""
     backend = Backend()
     direct = await backend.listen()
-    sidecar = await Sidecar.start(direct, installed / "sidestream.log")
+    sidecar = await Sidecar.start(direct, installed / "sidestream.log", config)
     ways = {"direct": direct, "through": sidecar.origin}
     gate = asyncio.Semaphore(PROCESSES)
 
@@ -81,7 +82,8 @@ def main():
     options = arguments()
     installed = pathlib.Path(os.environ["INSTALLED"])
     entries, scenarios = chosen(options)
-    cells = asyncio.run(play(entries, scenarios, installed))
+    config = options.config.read_text() if options.config else ""
+    cells = asyncio.run(play(entries, scenarios, installed, config))
     whole = entries == ENTRIES and not options.scenario
     outcome = report.Report(cells, verdict.recorded(FILE), verdict.expected(HERE / "differences.toml"), whole)
     (installed / "results.json").write_text(

@@ -58,15 +58,12 @@ class Report:
         for kind in (FILE, THROUGH, SUCCESS):
             found = [d for d in self.differences if d.kind == kind]
             if found:
-                parts.append(f"\n## {kind.capitalize()}: {len(found)}\n\n" + "\n".join(map(line, found)))
+                parts.append(section(f"{kind.capitalize()}: {len(found)}", map(said, found)))
         if self.reworded:
-            listed = [
-                f"- {entry.key}, {scenario}: {direct.detail!r} became {through.detail!r}"
-                for entry, scenario, direct, through in self.reworded
-            ]
-            parts.append(f"\n## The same result, another error: {len(listed)}\n\n" + "\n".join(listed))
-        for unused in self.unused:
-            parts.append(f"\nUNUSED in differences.toml: {unused.clients} {unused.scenarios}: {unused.reason}")
+            parts.append(section(f"The same result, another error: {len(self.reworded)}", map(said_anew, self.reworded)))
+        if self.unused:
+            unused = [(f"{e.clients} {e.scenarios}: {e.reason}", "") for e in self.unused]
+            parts.append(section("No longer needed in differences.toml", unused))
         return "\n".join(parts)
 
     def table(self):
@@ -92,11 +89,26 @@ class Report:
 
 
 def success(cell):
-    """Whether the client told its caller that the answer is whole: the text, and no error."""
-    return cell.result == "same text" and cell.end is not None
+    """Whether the client takes the answer for whole: it raised nothing, nor said that the connection failed."""
+    return cell.result != "error" and not (cell.end or "").startswith("err ")
 
 
-def line(difference):
+def said(difference):
+    """A difference without its scenario, and its scenario."""
     reason = difference.reason or "**NOT EXPLAINED**"
-    entry, scenario = difference.entry.key, difference.scenario
-    return f"- {entry}, {scenario}: {difference.wanted} -> {difference.got}. {reason}"
+    return f"{difference.entry.key}: {difference.wanted} -> {difference.got}. {reason}", difference.scenario
+
+
+def said_anew(found):
+    """The kinds of error of a cell that is the same otherwise, and its scenario."""
+    entry, scenario, direct, through = found
+    return f"{entry.key}: {direct.failure} -> {through.failure}", scenario
+
+
+def section(title, items):
+    """A list under a title: what several scenarios have in common is one item."""
+    scenarios = {}
+    for what, scenario in items:
+        scenarios.setdefault(what, []).append(scenario)
+    listed = [f"- {what}" + (f" ({', '.join(found)})" if found != [""] else "") for what, found in scenarios.items()]
+    return f"\n## {title}\n\n" + "\n".join(listed)

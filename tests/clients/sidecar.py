@@ -13,8 +13,8 @@ class Sidecar:
         self.origin = origin
 
     @classmethod
-    async def start(cls, upstream, log, config=""):
-        """Starts the binary named by SIDESTREAM and waits until its data listener is open."""
+    async def start(cls, upstream, log, config):
+        """Starts the binary named by SIDESTREAM with that configuration; waits until its data listener is open."""
         settings = log.with_suffix(".toml")
         settings.write_text(config)
         arguments = ["--upstream", upstream, "--store", "memory:", "--config", str(settings), "--log-format", "json"]
