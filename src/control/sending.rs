@@ -15,6 +15,7 @@ use crate::control::keys::{Key, never_mind};
 use crate::control::request::Sendable;
 use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
 use crate::control::{Calls, Client, Control, calling};
+use crate::dialect::Format;
 use crate::log::{Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
 use crate::run::{RunSpec, Started, Tagging};
 use crate::server::{Problem, own_path};
@@ -166,7 +167,7 @@ impl Control {
         let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
         record.source.clone_from(&sendable.source);
         let headers = sendable.call_headers(credentials);
-        let calls = Calls::new(&self.proxy, route, session, sendable.peer, &headers);
+        let calls = Calls::new(&self.proxy, route, session, sendable.path(), sendable.peer, &headers);
         let spec = RunSpec {
             session: (*session).clone(),
             run: (*run).clone(),
@@ -181,12 +182,15 @@ impl Control {
             values: calls.values,
             on_cancel: calls.cancel,
             steer: calls.steer,
+            format: Format::default(),
             ids: Tagging::Off,
             grace: None,
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        self.runs.open(spec, calling::call(self.proxy.clone(), sendable.clone(), credentials.clone(), session, run))
+        let answers = self.routes.answers(route);
+        let (sendable, credentials) = (sendable.clone(), credentials.clone());
+        self.runs.open(spec, calling::call(self.proxy.clone(), answers, sendable, credentials, session, run))
     }
 
     /// Opens the run and says what became of it.
@@ -307,7 +311,7 @@ impl Control {
     fn route(&self, sendable: &Sendable) -> Result<Arc<Route>, Problem> {
         let (method, path) = (&sendable.method, sendable.path());
         let own = own_path(&self.limits.prefix, path).is_some();
-        let route = self.routes.of(method, path);
+        let route = self.routes.of(method, path, None);
         if own || !self.routes.may_send(route, method, path) {
             let detail = format!(
                 "`{method} {path}` is not a route that clients may send to; the operator allows it by the route's `send`"
