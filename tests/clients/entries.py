@@ -57,3 +57,24 @@ ENTRIES = [
     node("ai DefaultChatTransport", "ui", "ai 6.0.326 (Node 20)", "ai 6 DefaultChatTransport"),
     node("ai reconnectToStream", "ui", "ai 6.0.326 (Node 20)", "ai 6 reconnectToStream"),
 ]
+
+# The accumulators of scripts/clients --replays: which recordings they read is the dialect of tests/data/sse's index.
+ACCUMULATORS = [
+    python("openai-python chat", "openai-chat", "openai PyPI 2.54.0"),
+    python("openai-python chat", "openai-chat", "openai PyPI 3.54.0", "openai-3"),
+    node("openai-node chat", "openai-chat", "openai npm 7.55.0"),
+    node("@ai-sdk/openai chat", "openai-chat", "@ai-sdk/openai 4.0.118"),
+    node("@mistralai", "openai-chat", "@mistralai/mistralai 2.7.0"),
+    python("openai-python responses", "openai-responses", "openai PyPI 2.54.0"),
+    python("openai-python responses", "openai-responses", "openai PyPI 3.54.0", "openai-3"),
+    node("openai-node responses", "openai-responses", "openai npm 7.55.0"),
+    node("@ai-sdk/openai responses", "openai-responses", "@ai-sdk/openai 4.0.118"),
+    python("anthropic-python stream()", "anthropic-messages", "anthropic PyPI 2.11.0"),
+    node("anthropic-ts stream()", "anthropic-messages", "@anthropic-ai/sdk 1.12.0"),
+    node("ai readUIMessageStream", "vercel-ui-message-stream", "ai 7.0.173"),
+    node("ai readUIMessageStream", "vercel-ui-message-stream", "ai 6.0.326", "ai 6 readUIMessageStream"),
+    node("@ag-ui/client HttpAgent", "ag-ui", "@ag-ui/client 1.0.0"),
+    node("@google/genai", "gemini-sse", "@google/genai 3.1.0"),
+    node("cohere-ai", "cohere-v2", "cohere-ai 8.1.0"),
+    node("langgraph-sdk js", "langgraph-runs-stream", "@langchain/langgraph-sdk 2.0.0"),
+]

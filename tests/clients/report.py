@@ -28,7 +28,7 @@ class Report:
             if way == "through":
                 self.look(entry, scenario, cells[entry, scenario, "direct"], cell)
         self.unexplained = [d for d in self.differences if not d.reason]
-        self.unused = [e for e in expected if whole and not e.used]
+        self.unused = [e for e in expected if whole and e.between in ("file", "direct", "success") and not e.used]
         self.unexplained += self.unused
 
     def look(self, entry, scenario, direct, through):

@@ -9,6 +9,18 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 # The slowest client waits for reconnects; a process that is silent for so long hangs.
 PATIENCE = 180
+PROCESSES = 3
+
+
+async def each(entries, read):
+    """What `read` answers for every entry point, a few at a time."""
+    gate = asyncio.Semaphore(PROCESSES)
+
+    async def one(entry):
+        async with gate:
+            return await read(entry)
+
+    return await asyncio.gather(*map(one, entries))
 
 
 def command(entry, installed):
@@ -19,8 +31,8 @@ def command(entry, installed):
     return [sys.executable, str(HERE / "python" / "run.py")], {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-async def run(entry, cells, installed):
-    """What the client made of every cell, by its id. `cells` are `{id, url}`."""
+async def run(what, entry, cells, installed):
+    """What the client made of every cell, by its id. `what` is `clients` or `accumulators`, `cells` are `{id, url}`."""
     arguments, environment = command(entry, installed)
     process = await asyncio.create_subprocess_exec(
         *arguments,
@@ -29,7 +41,7 @@ async def run(entry, cells, installed):
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment, "NO_PROXY": "*", "NO_COLOR": "1"},
     )
-    job = json.dumps({"client": entry.client, "cells": cells}) + "\n"
+    job = json.dumps({"what": what, "client": entry.client, "cells": cells}) + "\n"
     try:
         out, errors = await asyncio.wait_for(process.communicate(job.encode()), PATIENCE)
     except asyncio.TimeoutError:

@@ -1,5 +1,7 @@
-// Runs one JavaScript client over cells. In: a line of JSON, `{client, cells: [{id, url}]}`. Out: a line of JSON per cell.
+// Runs one JavaScript client over cells. In: a line of JSON, `{what, client, cells: [{id, url}]}`; `what` is `clients` or
+// `accumulators`. Out: a line of JSON per cell.
 
+import { accumulators } from './accumulators.mjs';
 import { clients } from './clients.mjs';
 
 const AT_ONCE = 6;
@@ -8,11 +10,10 @@ const DEADLINE = 15_000;
 const late = () =>
   new Promise((_, reject) => setTimeout(() => reject(new Error(`no end within ${DEADLINE} ms`)), DEADLINE));
 
-/** What the client made of one cell: its text and end, or its error. */
+/** What the client made of one cell, or its error. */
 async function cell(read, { id, url }) {
   try {
-    const [text, end] = await Promise.race([read(url), late()]);
-    return { id, text, end };
+    return { id, made: await Promise.race([read(url), late()]) };
   } catch (error) {
     return { id, error: `${error?.name ?? ''}: ${error?.message ?? error}` };
   }
@@ -26,7 +27,7 @@ console.log = () => {};
 const chunks = [];
 for await (const chunk of process.stdin) chunks.push(chunk);
 const job = JSON.parse(Buffer.concat(chunks).toString());
-const read = await clients[job.client]();
+const read = await { clients, accumulators }[job.what][job.client]();
 const waiting = [...job.cells];
 const worker = async () => {
   for (let given = waiting.shift(); given; given = waiting.shift()) {

@@ -1,4 +1,5 @@
-"""The scripted backend: `/s/SCENARIO/CLIENT/DIALECT/…` answers that scenario in that dialect, whatever the method.
+"""The scripted backend: `/s/SCENARIO/CLIENT/DIALECT/…` answers that scenario in that dialect, whatever the method, and
+`/b/NAME/…` the answer of that name.
 
 It writes every byte itself, one chunk per write, so that nothing of an HTTP library is between scenario and wire.
 Connections stay open between answers, where the answer allows it: some clients word a cut answer otherwise if they were
@@ -6,7 +7,6 @@ told that the connection would close.
 """
 
 import asyncio
-import collections
 import socket
 import struct
 
@@ -18,31 +18,37 @@ WITHOUT_PAUSE = {"split1", "split7"}
 
 
 class Backend:
-    """A listening backend; counts the requests per path."""
+    """A listening backend, with the answers that have names."""
 
     def __init__(self):
-        self.requests = collections.Counter()
+        self.named = {}
         self.server = None
+        self.origin = None
 
     async def listen(self):
-        """Binds a free loopback port and answers its origin."""
+        """Binds a free loopback port; `origin` is where it is."""
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        self.origin = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
 
     async def serve(self, reader, writer):
         try:
             stays_open = True
             while stays_open:
                 path = await read_request(reader)
-                self.requests[path] += 1
-                _, _, scenario, _client, dialect, *_ = path.split("/")
-                given = answer(scenario, dialect)
-                await write(writer, given, 0 if scenario in WITHOUT_PAUSE else PAUSE)
+                given, pause = self.given(path)
+                await write(writer, given, pause)
                 stays_open = given.end == "clean" and given.version == "1.1"
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # The client left; that is its right.
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # The client left, or all is over.
         finally:
             writer.close()
+
+    def given(self, path):
+        """The answer to a path, and how long to wait between its writes."""
+        _, kind, name, *rest = path.split("/")
+        if kind == "b":
+            return self.named[name], 0
+        return answer(name, rest[1]), 0 if name in WITHOUT_PAUSE else PAUSE
 
 
 async def read_request(reader):
