@@ -5,8 +5,8 @@ import verdict
 from entries import ENTRIES
 from wire.scenarios import CUTS, SCENARIOS
 
-# The smallest set that has a Python client that breaks on extra blocks, a client that breaks on partial events, one that
-# checks every event against a schema, and one whose order of events is checked.
+# The smallest set that has a Python client that breaks on extra blocks, a client that breaks on partial events, one
+# that checks every event against a schema, and one that checks the order of events.
 FAST = ["openai-python chat (openai PyPI 2.54.0)", "openai-node chat (openai npm 7.55.0)"]
 FAST += ["ai DefaultChatTransport (ai 7.0.173)", "@ag-ui/client HttpAgent (@ag-ui/client 1.0.0)"]
 CUT_SCENARIOS = [f"cut-{number}{kind}" for kind in ("", "-rst") for number in range(CUTS)]
@@ -17,8 +17,9 @@ def chosen(options):
     entries = [e for e in ENTRIES if not options.names or any(name in e.key for name in options.names)]
     if options.fast:
         entries = [e for e in entries if e.key in FAST]
-    scenarios = SCENARIOS if options.matrix or options.fast else CUT_SCENARIOS if options.cuts else [*SCENARIOS, *CUT_SCENARIOS]
-    return entries, options.scenario or list(scenarios)
+    matrix = [] if options.cuts else list(SCENARIOS)
+    cuts = [] if options.matrix or options.fast else CUT_SCENARIOS
+    return entries, options.scenario or matrix + cuts
 
 
 async def read(entry, scenarios, ways, installed):

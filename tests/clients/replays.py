@@ -1,4 +1,4 @@
-"""Compacted replay against real accumulators: an SDK builds the same state from the compacted answer as from the full one.
+"""Compacted replay and real accumulators: an SDK builds the same state from the compacted answer as from the full one.
 
 Every recording of tests/data/sse whose dialect an SDK here reads, and one long answer per dialect, goes through
 Sidestream once. Then three answers stand beside each other: the recording, the replay of the run from its first entry
@@ -94,7 +94,8 @@ async def fetched(sidecar, path, source):
     head, body, broke_off = await asyncio.to_thread(request, sidecar.origin, "GET", path, {})
     assert head.status == 200, f"{path}: {head.status} {body}"
     headers = list(HEADS.get(source.dialect, []))
-    return Answer([body], content_type=head.headers["Content-Type"], headers=headers, end="cut" if broke_off else "clean")
+    end = "cut" if broke_off else "clean"
+    return Answer([body], content_type=head.headers["Content-Type"], headers=headers, end=end)
 
 
 def events(answer):
@@ -153,7 +154,8 @@ class Outcome:
             self.unexplained.append((entry, source, other))
 
     def text(self):
-        lines = ["| accumulator | answers | as from the full replay | as from the recording | of these, errors |", "|---|--:|--:|--:|--:|"]
+        lines = ["| accumulator | answers | as from the full replay | as from the recording | of these, errors |"]
+        lines.append("|---|--:|--:|--:|--:|")
         for entry in dict.fromkeys(entry for entry, _, _ in self.states):
             mine = [s for e, s, form in self.states if e == entry and form == "compact"]
             cells = [[self.states[entry, s, form] for form in FORMS] for s in mine]

@@ -60,7 +60,8 @@ class Report:
             if found:
                 parts.append(section(f"{kind.capitalize()}: {len(found)}", map(said, found)))
         if self.reworded:
-            parts.append(section(f"The same result, another error: {len(self.reworded)}", map(said_anew, self.reworded)))
+            title = f"The same result, another error: {len(self.reworded)}"
+            parts.append(section(title, map(said_anew, self.reworded)))
         if self.unused:
             unused = [(f"{e.clients} {e.scenarios}: {e.reason}", "") for e in self.unused]
             parts.append(section("No longer needed in differences.toml", unused))
@@ -83,9 +84,9 @@ class Report:
 
     def counts(self):
         both = len(self.cells) // 2
-        per_kind = ", ".join(f"{kind}: {sum(d.kind == kind for d in self.differences)}" for kind in (FILE, THROUGH, SUCCESS))
-        unexplained = len(self.unexplained)
-        return f"\n{both} cells both ways, {self.compared} of them in the file. {per_kind}. Unexplained: {unexplained}."
+        counted = [f"{kind}: {sum(d.kind == kind for d in self.differences)}" for kind in (FILE, THROUGH, SUCCESS)]
+        said = [f"{both} cells both ways", f"in the file: {self.compared}", *counted]
+        return "\n" + ", ".join(said) + f". Unexplained: {len(self.unexplained)}."
 
 
 def success(cell):

@@ -1,8 +1,8 @@
 """What a cell came to, and whether two of them are the same.
 
-A cell is what the matrix keeps of it: `result` (same text, different text, error), `end` (what the client was told), and
-`text` where it is not the expected one. The message of an error is shown, but is no part of the comparison: it names
-ports, and libraries word the same failure in several ways.
+A cell is what the matrix keeps of it: `result` (same text, different text, error), `end` (what the client was told),
+and `text` where it is not the expected one. The message of an error is shown, but is no part of the comparison: it
+names ports, and libraries word the same failure in several ways.
 """
 
 import dataclasses

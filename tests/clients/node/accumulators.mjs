@@ -1,4 +1,4 @@
-// The accumulators of the JavaScript SDKs: each reads one whole answer and answers the state that the SDK built from it.
+// The accumulators of the JavaScript SDKs: each reads one whole answer and answers the state that the SDK built of it.
 // SDKs without one hand out events: there a fold does what an application would, and joins neighbouring text.
 
 const question = [{ role: 'user', content: 'hi' }];
@@ -109,13 +109,15 @@ async function gemini() {
 async function mistral() {
   const { Mistral } = await import('@mistralai/mistralai');
   return async (url) => {
+    const client = new Mistral({ apiKey: 'k', serverURL: url });
     const content = [], calls = [], last = {};
-    for await (const { data } of await new Mistral({ apiKey: 'k', serverURL: url }).chat.stream({ model: 'm', messages: question })) {
+    for await (const { data } of await client.chat.stream({ model: 'm', messages: question })) {
       for (const { delta, finishReason } of data.choices) {
-        const pieces = typeof delta.content === 'string' ? [{ type: 'text', text: delta.content }] : (delta.content ?? []);
-        for (const piece of pieces) {
-          if (piece.type === 'thinking') for (const thought of piece.thinking) join(content, { ...thought, type: 'thinking' });
-          else join(content, piece);
+        const text = typeof delta.content === 'string';
+        for (const piece of text ? [{ type: 'text', text: delta.content }] : (delta.content ?? [])) {
+          const thoughts = piece.type === 'thinking' ? piece.thinking : undefined;
+          for (const thought of thoughts ?? []) join(content, { ...thought, type: 'thinking' });
+          if (!thoughts) join(content, piece);
         }
         for (const call of delta.toolCalls ?? []) join(calls, { ...call.function, index: call.index }, 'arguments');
         last.finishReason = finishReason ?? last.finishReason;
@@ -132,13 +134,14 @@ async function cohere() {
   return async (url) => {
     const client = new CohereClientV2({ token: 'k', environment: url });
     const blocks = {}, others = [];
+    const add = (name, text) => (blocks[name] = (blocks[name] ?? '') + text);
     for await (const event of await client.chatStream({ model: 'm', messages: question })) {
       const message = event.delta?.message;
       const { text, thinking } = message?.content ?? {};
       const argument = message?.toolCalls?.function?.arguments;
-      if (event.type === 'content-delta') blocks[`content ${event.index}`] = (blocks[`content ${event.index}`] ?? '') + (text ?? thinking);
-      else if (event.type === 'tool-call-delta') blocks[`call ${event.index}`] = (blocks[`call ${event.index}`] ?? '') + argument;
-      else if (event.type === 'tool-plan-delta') blocks.plan = (blocks.plan ?? '') + message.toolPlan;
+      if (event.type === 'content-delta') add(`content ${event.index}`, text ?? thinking);
+      else if (event.type === 'tool-call-delta') add(`call ${event.index}`, argument);
+      else if (event.type === 'tool-plan-delta') add('plan', message.toolPlan);
       else others.push(event);
     }
     return { blocks, others };
@@ -151,7 +154,8 @@ async function langgraph() {
   return async (url) => {
     const client = new Client({ apiUrl: url, apiKey: 'k', callerOptions: { maxRetries: 0 } });
     const messages = {}, partial = {}, others = [];
-    for await (const { event, data } of client.runs.stream('t1', 'agent', { input: {}, streamMode: ['messages-tuple'] })) {
+    const payload = { input: {}, streamMode: ['messages-tuple'] };
+    for await (const { event, data } of client.runs.stream('t1', 'agent', payload)) {
       if (event === 'messages') {
         const [{ content, ...rest }, about] = data;
         const known = (messages[rest.id] ??= { content: '' });

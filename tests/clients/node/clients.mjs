@@ -40,7 +40,8 @@ async function anthropicRaw() {
   return async (url) => {
     const client = new Anthropic({ baseURL: url, apiKey: 'k' });
     let text = '', end;
-    for await (const event of await client.messages.create({ model: 'm', max_tokens: 100, messages: question, stream: true })) {
+    const request = { model: 'm', max_tokens: 100, messages: question, stream: true };
+    for await (const event of await client.messages.create(request)) {
       if (event.type === 'content_block_delta') text += event.delta.text;
       else if (event.type === 'message_stop') end = 'stop';
     }
@@ -175,8 +176,8 @@ async function langgraph() {
   return async (url) => {
     const client = new Client({ apiUrl: url, apiKey: 'k', callerOptions: { maxRetries: 0 } });
     let text = '', end;
-    const input = { messages: question };
-    for await (const { event, data } of client.runs.stream('t1', 'agent', { input, streamMode: ['messages-tuple', 'values'] })) {
+    const payload = { input: { messages: question }, streamMode: ['messages-tuple', 'values'] };
+    for await (const { event, data } of client.runs.stream('t1', 'agent', payload)) {
       if (event === 'messages') text += data[0].content;
       else if (event === 'values') end = 'values';
     }

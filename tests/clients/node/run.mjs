@@ -1,5 +1,5 @@
-// Runs one JavaScript client over cells. In: a line of JSON, `{what, client, cells: [{id, url}]}`; `what` is `clients` or
-// `accumulators`. Out: a line of JSON per cell.
+// Runs one JavaScript client over cells. In: a line of JSON, `{what, client, cells: [{id, url}]}`; `what` is `clients`
+// or `accumulators`. Out: a line of JSON per cell.
 
 import { accumulators } from './accumulators.mjs';
 import { clients } from './clients.mjs';

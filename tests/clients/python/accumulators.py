@@ -7,6 +7,8 @@ whole answer, and would hide what was made of the pieces.
 import importlib
 
 QUESTION = [{"role": "user", "content": "hi"}]
+# What says which block an event belongs to, in one dialect or another.
+PLACE = ("output_index", "content_index", "summary_index", "index")
 
 
 def snapshots(stream):
@@ -14,7 +16,7 @@ def snapshots(stream):
     found = {}
     for event in stream:
         if hasattr(event, "snapshot"):
-            place = [str(getattr(event, name, "")) for name in ("output_index", "content_index", "summary_index", "index")]
+            place = [str(getattr(event, name, "")) for name in PLACE]
             found[" ".join([event.type, *place])] = plain(event.snapshot)
     return found
 

@@ -1,5 +1,5 @@
-"""The scripted backend: `/s/SCENARIO/CLIENT/DIALECT/…` answers that scenario in that dialect, whatever the method, and
-`/b/NAME/…` the answer of that name.
+"""The scripted backend: `/s/SCENARIO/CLIENT/DIALECT/…` answers that scenario in that dialect, whatever the method,
+and `/b/NAME/…` the answer of that name.
 
 It writes every byte itself, one chunk per write, so that nothing of an HTTP library is between scenario and wire.
 Connections stay open between answers, where the answer allows it: some clients word a cut answer otherwise if they were

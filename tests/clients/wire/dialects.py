@@ -1,8 +1,8 @@
-"""The answer `Hello wörld 🌍!` as each dialect puts it on the wire: a list of events, before any scenario changes them.
+"""The answer `Hello wörld 🌍!` as each dialect puts it on the wire: events, before any scenario changes them.
 
-The shapes are those behind tests/data/clients/client-matrix.json, as far as its results show them: how many events there
-are before and after the text follows from `tail` (the last five), from where the cuts fall (event number n/2) and from
-`afterdone` (event number 3 again); byte positions in its error messages fix most of the JSON.
+The shapes are those behind tests/data/clients/client-matrix.json, as far as its results show them: how many events
+there are before and after the text follows from `tail` (the last five), from where the cuts fall (event number n/2) and
+from `afterdone` (event number 3 again); byte positions in its error messages fix most of the JSON.
 """
 
 import dataclasses
