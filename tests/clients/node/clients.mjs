@@ -42,7 +42,7 @@ async function anthropicRaw() {
     let text = '', end;
     const request = { model: 'm', max_tokens: 100, messages: question, stream: true };
     for await (const event of await client.messages.create(request)) {
-      if (event.type === 'content_block_delta') text += event.delta.text;
+      if (event.type === 'content_block_delta') text += event.delta.text ?? '';
       else if (event.type === 'message_stop') end = 'stop';
     }
     return [text, end];

@@ -48,7 +48,7 @@ def anthropic_raw(url):
     for event in client.messages.create(**QUESTION, stream=True):
         kind = getattr(event, "type", None)
         if kind == "content_block_delta":
-            text += event.delta.text
+            text += getattr(event.delta, "text", "")
         elif kind == "message_stop":
             end = "stop"
     return text, end

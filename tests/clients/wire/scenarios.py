@@ -1,4 +1,5 @@
-"""What is changed on the wire: every scenario of tests/data/clients/client-matrix.json as an answer to be written.
+"""What is changed on the wire: every scenario of tests/data/clients/client-matrix.json as an answer to be written, and
+recorded answers that break off.
 
 An answer is a head, a list of writes (each a chunk of the body, sent in one piece) and how the connection ends. The
 scripted backend only writes it; nothing here opens a socket.
@@ -6,6 +7,7 @@ scripted backend only writes it; nothing here opens a socket.
 
 import dataclasses
 import json
+import pathlib
 import zlib
 
 import brotli
@@ -15,6 +17,19 @@ from .dialects import DIALECTS, TEXT, Event
 COMMENT = b": keep-alive\n"
 BLANK = b"\n"
 CUTS = 20
+RECORDINGS = pathlib.Path(__file__).resolve().parents[2] / "data" / "sse" / "visible"
+# What breaks off: a recording per dialect. The one without a dialect has the answer of the matrix.
+RECORDED = {
+    "chat": "openai-chat__openai-toolcall.sse",
+    "responses": "openai-responses__openai-text.sse",
+    "anthropic": "anthropic-messages__thinking.sse",
+    "ui": "vercel-ui-message-stream__tool-multistep.sse",
+    "ag-ui": "ag-ui__dotnet-backend-tools.sse",
+    "gemini": "gemini-sse__toolcall-partial-args.sse",
+    "mistral": "openai-chat__mistral-magistral.sse",
+    "cohere": "cohere-v2__text.sse",
+    "langgraph": "langgraph-runs-stream__resumable-ids.sse",
+}
 
 
 @dataclasses.dataclass
@@ -113,20 +128,20 @@ def without_end(dialect, events):
     return base(events[:-1] if dialect.has_end else events)
 
 
-def cut_at(number, events):
-    """The body up to the cut of that number: 0 is before its first byte, the last one before its last byte."""
-    body = b"".join(base(events))
+def cut_at(number, dialect_name):
+    """A body up to the cut of that number: 0 is before its first byte, the last one before its last byte."""
+    name = RECORDED.get(dialect_name)
+    body = (RECORDINGS / name).read_bytes() if name else b"".join(base(DIALECTS[dialect_name].events()))
     return body[: (len(body) - 1) * number // (CUTS - 1)]
 
 
 def answer(scenario, dialect_name):
     """The answer of `scenario` in that dialect. `cut-N` and `cut-N-rst` are the cuts of `scripts/clients --cuts`."""
-    dialect = DIALECTS[dialect_name]
-    events = dialect.events()
     if scenario.startswith("cut-"):
         number, *rest = scenario.removeprefix("cut-").split("-")
-        return Answer([cut_at(int(number), events)], end="reset" if rest else "cut")
-    return SCENARIOS[scenario](dialect, events)
+        return Answer([cut_at(int(number), dialect_name)], end="reset" if rest else "cut")
+    dialect = DIALECTS[dialect_name]
+    return SCENARIOS[scenario](dialect, dialect.events())
 
 
 def simple(change):
