@@ -206,6 +206,32 @@ fn the_page_of_options_is_current() {
 }
 
 #[test]
+fn the_dialects_are_listed_and_each_is_described_as_a_custom_one_would_be() {
+    let list = stdout(&run(&["dialects"]));
+    let names: Vec<&str> = list.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(names.len() >= 22 && list.lines().all(|line| line.split_whitespace().count() > 2), "{list}");
+    let page = include_str!("../docs/dialects.md");
+    for name in names {
+        assert!(page.contains(&format!("| `{name}` |")), "docs/dialects.md lacks {name}");
+        // What is printed is what a file may have.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), stdout(&run(&["dialects", name]))).unwrap();
+        let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
+        let checked = run(&arguments);
+        assert_eq!(checked.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
+    }
+    assert_refused(&run(&["dialects", "latin"]), 2, &["latin", "openai-chat"]);
+}
+
+#[test]
+fn a_dialect_that_means_nothing_is_refused_with_its_line() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[[dialect]]\nname = \"own\"\nend = [{ at = \"type\" }]\n").unwrap();
+    let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
+    assert_refused(&run(&arguments), 2, &[":3: [[dialect]]", "/key/0/key"]);
+}
+
+#[test]
 fn the_page_of_presets_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/presets.md");
     let page = sidestream::config::presets_page();
@@ -246,30 +272,4 @@ fn presets_are_listed_and_shown_to_copy_and_a_preset_needs_no_file() {
     assert!(stdout(&listed).contains("header:mcp-method"), "{}", String::from_utf8_lossy(&listed.stderr));
     assert_refused(&run(&[&UPSTREAM[..], &["--preset", "gpt"]].concat()), 2, &["--preset", "`gpt`", "ai-sdk"]);
     assert_refused(&run(&["presets", "gpt"]), 2, &["gpt", "ai-sdk"]);
-}
-
-#[test]
-fn the_dialects_are_listed_and_each_is_described_as_a_custom_one_would_be() {
-    let list = stdout(&run(&["dialects"]));
-    let names: Vec<&str> = list.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert!(names.len() >= 22 && list.lines().all(|line| line.split_whitespace().count() > 2), "{list}");
-    let page = include_str!("../docs/dialects.md");
-    for name in names {
-        assert!(page.contains(&format!("| `{name}` |")), "docs/dialects.md lacks {name}");
-        // What is printed is what a file may have.
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), stdout(&run(&["dialects", name]))).unwrap();
-        let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
-        let checked = run(&arguments);
-        assert_eq!(checked.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
-    }
-    assert_refused(&run(&["dialects", "latin"]), 2, &["latin", "openai-chat"]);
-}
-
-#[test]
-fn a_dialect_that_means_nothing_is_refused_with_its_line() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "[[dialect]]\nname = \"own\"\nend = [{ at = \"type\" }]\n").unwrap();
-    let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
-    assert_refused(&run(&arguments), 2, &[":3: [[dialect]]", "/key/0/key"]);
 }
