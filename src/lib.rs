@@ -2,7 +2,7 @@
 //! durable-session server.
 //!
 //! The modules stand in the order in which a token travels: `server` accepts, `intercept` asks
-//! `proxy` to forward the request and sees an SSE answer, `sse` cuts the bytes into events, `run` appends them through
+//! `proxy` to forward the request and sees an SSE answer, `sse` (or another `framing`) cuts the bytes into events, `run` appends them through
 //! `log`, `hub` learns of the new tail, `gateway` sends frames written by `wire`. `session` holds
 //! the words that all of them use. Beside the flow: `config`, `cli`, `telemetry`, `shutdown`,
 //! `admin`, `auth`. Only `app` knows all parts.
@@ -14,6 +14,10 @@ pub mod intercept;
 pub mod proxy;
 
 pub mod sse;
+
+pub mod framing;
+
+pub mod dialect;
 
 pub mod run;
 

@@ -17,7 +17,20 @@ use super::store_url::StoreUrl;
 pub(super) fn together(config: &Config) -> Vec<Problem> {
     let rules = [listen_twice(config), http2(config), limits(config), sent_headers(config), lent_credential(config)];
     let wrong = rules.into_iter().flatten().chain(store_rules::store(config)).chain(open_listeners(config));
-    wrong.map(Problem::overall).collect()
+    wrong.chain(unknown_dialects(config)).map(Problem::overall).collect()
+}
+
+fn unknown_dialects(config: &Config) -> impl Iterator<Item = String> {
+    let unknown = |route: &Route| {
+        let name = route.dialect.as_deref().filter(|name| config.dialects.named(name).is_none())?;
+        let known: Vec<_> = config.dialects.names().collect();
+        Some(format!(
+            "[[route]] `{}`: there is no dialect `{name}`; write one of {}, or describe it in a `[[dialect]]`",
+            route.pattern,
+            known.join(", ")
+        ))
+    };
+    config.routes.iter().filter_map(unknown)
 }
 
 /// What a client names in a `send` waits in the store with it, and must not frame another request.

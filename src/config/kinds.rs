@@ -293,6 +293,22 @@ impl Kind for Interception {
     }
 }
 
+/// The name of a dialect. Whether there is one is checked when all are known.
+pub(super) struct DialectName;
+
+impl Kind for DialectName {
+    type Value = String;
+    const FORM: &'static str = "NAME";
+
+    fn read(given: &Given) -> Result<String, String> {
+        given.text("the name of a dialect").map(str::to_owned)
+    }
+
+    fn show(value: &String) -> String {
+        quoted(value)
+    }
+}
+
 /// `METHOD /path`.
 pub(super) struct Pattern;
 

@@ -36,7 +36,7 @@ pub use options::{OPTIONS, Opt, ROUTE_OPTIONS, SECTIONS, Section};
 pub use principal::PrincipalRule;
 pub use problem::{Origin, Problem, Problems};
 pub use route::{RoutePattern, SessionRule, path_segment};
-pub use routes::{KeptOut, Routes};
+pub use routes::{Answers, KeptOut, Routes};
 pub use secret::Secret;
 pub use settings::*;
 pub use store::{Ack, Store};

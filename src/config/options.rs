@@ -4,8 +4,8 @@
 
 use super::call_kinds::{Call, CredentialPlace, Header, Steering, ValueOfEvents};
 use super::kinds::{
-    BackendUrl, BodyPointer, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Pattern,
-    Principal, Rule, SecretPlace, StorePlace, User,
+    BackendUrl, BodyPointer, DialectName, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix,
+    Pattern, Principal, Rule, SecretPlace, StorePlace, User,
 };
 use super::settings::{Config, Route};
 use super::value::{Bytes, Count, Delay, Given, Kind, ListOf, ListenAddress, OneOf, OrNone, Span, Unset, YesNo};
@@ -253,6 +253,8 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
         "What it means that a run's caller has left before the end: nothing (`continue`), or that the run is to end (`cancel`), for clients whose only way to stop an answer is to close the connection. Subscribers of the session are not callers; who comes back with `Last-Event-ID` or the same `Idempotency-Key` is.";
     "grace", grace, Delay,
         "`on_disconnect = \"cancel\"`: how long the run waits for a caller to come back before it is cancelled. Clients that reconnect by themselves need some seconds (an EventSource waits 3 to 5); without a way to come back it only costs tokens.";
+    "dialect", dialect, Unset<DialectName>,
+        "The wire format of its answers, by which their end, failure and token counts are known: one of `sidestream dialects`, or a `[[dialect]]`. Default: each answer shows it.", example: "\"openai-chat\"";
     "stall", stall, Span,
         "Silence of the upstream after which the run is said to be stalled.";
     "stall_limit", stall_limit, Span,
@@ -263,7 +265,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 pub(super) const LATER: &[&str] = &["store.encoding", "auth.keys", "log.payloads", "dialect"];
 
 /// The same, of a route.
-pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "dialect", "resume"];
+pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "resume"];
 
 /// The option with this path or short name.
 pub(super) fn find<C>(options: &'static [Opt<C>], name: &str) -> Option<&'static Opt<C>> {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use super::settings::{Config, Intercept, Route};
+use crate::dialect::{Dialects, Format};
 
 /// The routes of a configuration. The first that matches wins.
 #[derive(Clone, Debug)]
@@ -12,6 +13,14 @@ pub struct Routes {
     intercept: Intercept,
     named: Vec<Arc<Route>>,
     unnamed: Arc<Route>,
+    dialects: Arc<Dialects>,
+}
+
+/// What the answers of one route may be.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    named: Option<String>,
+    dialects: Arc<Dialects>,
 }
 
 /// Why a request's stream is not recorded.
@@ -32,7 +41,13 @@ impl Routes {
             intercept: config.intercept.clone(),
             named: config.routes.iter().cloned().map(Arc::new).collect(),
             unnamed: Arc::new(Route::unnamed()),
+            dialects: Arc::new(config.dialects.clone()),
         }
+    }
+
+    /// What the answers of `route` may be.
+    pub fn answers(&self, route: &Route) -> Answers {
+        Answers { named: route.dialect.clone(), dialects: self.dialects.clone() }
     }
 
     /// The route of a request.
@@ -63,5 +78,12 @@ impl Routes {
     /// are recorded.
     pub fn may_send(&self, route: &Route, method: &Method, path: &str) -> bool {
         route.send.unwrap_or_else(|| self.kept_out(route, method, path).is_none())
+    }
+}
+
+impl Answers {
+    /// What an answer with these headers is; `None`: no stream that is recorded.
+    pub fn format(&self, headers: &HeaderMap) -> Option<Format> {
+        self.dialects.format_of(self.named.as_deref(), |name| headers.get(name)?.to_str().ok())
     }
 }

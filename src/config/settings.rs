@@ -12,6 +12,7 @@ use super::network::Network;
 use super::principal::PrincipalRule;
 use super::route::{RoutePattern, SessionRule};
 use super::store::Store;
+use crate::dialect::Dialects;
 use crate::session::BusyPolicy;
 
 /// Everything that the operator decides.
@@ -45,6 +46,8 @@ pub struct Config {
     pub intercept: Intercept,
     /// Rules per route; the first that matches wins.
     pub routes: Vec<Route>,
+    /// The wire formats that runs may speak.
+    pub dialects: Dialects,
 }
 
 /// The backend beside us.
@@ -227,6 +230,8 @@ pub struct Route {
     pub on_disconnect: OnDisconnect,
     /// How long a run that is to end with its callers waits for one to come back.
     pub grace: Duration,
+    /// The name of the dialect of its answers; `None`: each answer shows it.
+    pub dialect: Option<String>,
     /// Silence of the upstream after which the run is said to be stalled.
     pub stall: Duration,
     /// Silence of the upstream after which the run has failed.
@@ -276,6 +281,7 @@ impl Config {
             log: LogSettings::default(),
             intercept: Intercept::default(),
             routes: Vec::new(),
+            dialects: Dialects::new([]),
         }
     }
 }
@@ -383,6 +389,7 @@ impl Route {
             credential: None,
             on_disconnect: OnDisconnect::default(),
             grace: Duration::ZERO,
+            dialect: None,
             stall: Duration::from_secs(120),
             stall_limit: Duration::from_secs(15 * 60),
         }

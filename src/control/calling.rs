@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::config::{CallTemplate, Route, SteerPolicy};
+use crate::config::{Answers, CallTemplate, Route, SteerPolicy};
 use crate::control::Client;
 use crate::control::request::Sendable;
-use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, is_event_stream, tell_run};
+use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, tell_run};
 use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
 use crate::server::{Body, BodyError, Peer, empty, full};
 use crate::session::{RunId, SessionId};
@@ -64,17 +64,19 @@ impl Calls {
 /// The call that begins `run` of `session`.
 pub(super) fn call(
     proxy: Arc<Passthrough>,
+    answers: Answers,
     sendable: Sendable,
     credentials: HeaderMap,
     session: &SessionId,
     run: &RunId,
 ) -> Call {
     let (session, run) = (session.clone(), run.clone());
-    Box::new(move || Box::pin(async move { exchange(&proxy, sendable, &credentials, &session, &run).await }))
+    Box::new(move || Box::pin(async move { exchange(&proxy, &answers, sendable, &credentials, &session, &run).await }))
 }
 
 async fn exchange(
     proxy: &Passthrough,
+    answers: &Answers,
     sendable: Sendable,
     credentials: &HeaderMap,
     session: &SessionId,
@@ -96,14 +98,14 @@ async fn exchange(
         })?
         .into_parts();
     let codings = Codings::of(&head.headers).map_err(|_| CallFailed { reason: "content_coding" })?;
-    let streams = head.status.is_success() && is_event_stream(&head.headers);
+    let format = answers.format(&head.headers).filter(|_| head.status.is_success());
     // How long a silence may be is the run's business.
-    let body = if streams { body.without_idle_timeout() } else { body };
+    let body = if format.is_some() { body.without_idle_timeout() } else { body };
     let body = match codings.is_empty() {
         true => body.map_err(BodyError::from).boxed_unsync(),
         false => Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync(),
     };
-    Ok(Answer { head: Started::new(&method, &path, head.status, &head.headers), streams, body })
+    Ok(Answer { head: Started::new(&method, &path, head.status, &head.headers), format, body })
 }
 
 fn side_call(

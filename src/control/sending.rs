@@ -15,6 +15,7 @@ use crate::control::keys::{Key, never_mind};
 use crate::control::request::Sendable;
 use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
 use crate::control::{Calls, Client, Control, calling};
+use crate::dialect::Format;
 use crate::log::{Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
 use crate::run::{RunSpec, Started, Tagging};
 use crate::server::{Problem, own_path};
@@ -181,12 +182,15 @@ impl Control {
             values: calls.values,
             on_cancel: calls.cancel,
             steer: calls.steer,
+            format: Format::default(),
             ids: Tagging::Off,
             grace: None,
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        self.runs.open(spec, calling::call(self.proxy.clone(), sendable.clone(), credentials.clone(), session, run))
+        let answers = self.routes.answers(route);
+        let (sendable, credentials) = (sendable.clone(), credentials.clone());
+        self.runs.open(spec, calling::call(self.proxy.clone(), answers, sendable, credentials, session, run))
     }
 
     /// Opens the run and says what became of it.

@@ -20,6 +20,7 @@ use super::fingerprint::Fingerprint;
 use super::scope::Scope;
 use crate::config::{Config, KeptOut, OnDisconnect, Route, Routes};
 use crate::control::{Calls, Client};
+use crate::dialect::Format;
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
@@ -56,6 +57,14 @@ pub struct Interceptor {
     pub(super) renew_claims: Option<Duration>,
     /// Routes whose streams were passed through: each is said once.
     said: Mutex<HashSet<String>>,
+}
+
+/// An answer that is a stream.
+struct Streaming {
+    head: response::Parts,
+    format: Format,
+    /// Without its content coding.
+    body: Body,
 }
 
 impl Interceptor {
@@ -174,9 +183,8 @@ impl Interceptor {
     ) -> Result<Response<Body>, Problem> {
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
         let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
-        if !head.status.is_success() || !is_event_stream(&head.headers) {
-            return Ok(self.proxy.respond(head, plain(body)));
-        }
+        let format = self.routes.answers(route).format(&head.headers).filter(|_| head.status.is_success());
+        let Some(format) = format else { return Ok(self.proxy.respond(head, plain(body))) };
         let kept_out = head.headers.remove(RECORD).is_some_and(|value| value == "no");
         if kept_out {
             let response = self.proxy.respond(head, plain(body));
@@ -205,7 +213,7 @@ impl Interceptor {
                 Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
             }
         };
-        Ok(self.begin(route, candidate, named, head, body, fate.take()).await)
+        Ok(self.begin(route, candidate, named, Streaming { head, format, body }, fate.take()).await)
     }
 
     /// Begins the run and answers with its bytes.
@@ -214,10 +222,10 @@ impl Interceptor {
         route: &Route,
         candidate: Candidate,
         named: Named,
-        head: response::Parts,
-        body: Body,
+        answer: Streaming,
         fate: Option<Fate>,
     ) -> Response<Body> {
+        let Streaming { head, format, body } = answer;
         let run = candidate.run;
         let source = candidate.source.map(bytestring::ByteString::from);
         let parent = candidate.parent.as_ref().map(RunId::to_string);
@@ -226,6 +234,7 @@ impl Interceptor {
         let started = Started {
             parent,
             ends_with_callers,
+            dialect: format.dialect.as_ref().map(|dialect| dialect.name.clone()),
             ..Started::new(&candidate.method, &candidate.path, head.status, &head.headers)
         };
         let mut opening = Vec::new();
@@ -251,6 +260,7 @@ impl Interceptor {
             values: calls.values,
             on_cancel: calls.cancel,
             steer: calls.steer,
+            format,
             ids: candidate.tagging,
             grace,
             stall: route.stall,

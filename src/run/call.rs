@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use crate::dialect::Format;
 use crate::run::Started;
 use crate::server::Body;
 
@@ -19,8 +20,8 @@ pub type Call = Box<dyn FnOnce() -> BoxFuture<'static, Result<Answer, CallFailed
 pub struct Answer {
     /// Status and headers.
     pub head: Started,
-    /// Whether the body is a stream of events; else it is the run's result as a whole.
-    pub streams: bool,
+    /// What the body is, where it is a stream of events; else it is the run's result as a whole.
+    pub format: Option<Format>,
     /// What follows.
     pub body: Body,
 }

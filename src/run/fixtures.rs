@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dialect::Format;
 use crate::log::OnBusy;
 use crate::log::scripted::Scripted;
 use crate::run::owner::RunSpec;
@@ -44,6 +45,7 @@ pub(super) fn spec(run: &RunId, patience: Duration) -> RunSpec {
         values: Vec::new(),
         on_cancel: None,
         steer: None,
+        format: Format::default(),
         ids: Tagging::Off,
         stall: patience,
         stall_limit: patience,

@@ -40,6 +40,9 @@ pub struct Started {
     /// The run that has begun this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// The name of its dialect, where its route or the answer's head says it; else its first events do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<String>,
 }
 
 impl Started {
@@ -58,6 +61,7 @@ impl Started {
             cors: kept(&CORS),
             ends_with_callers: false,
             parent: None,
+            dialect: None,
         }
     }
 

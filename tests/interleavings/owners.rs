@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
+use sidestream::dialect::Format;
 use sidestream::log::*;
 use sidestream::run::{
     Answer as UpstreamAnswer, CallerBody, RunSpec, Runs, RunsSettings, Started, Tagging, keep_lease,
@@ -131,6 +132,7 @@ fn spec(session: &SessionId, run: &RunId, RunPlan { sent, needs_a_caller, .. }: 
         steer: None,
         subject: None,
         grace: needs_a_caller.then_some(GRACE),
+        format: Format::default(),
         ids: Tagging::Off,
         stall: 4 * PATIENCE,
         stall_limit: 4 * PATIENCE,
@@ -178,7 +180,11 @@ impl Scene {
                         drop(body);
                         return Err(sidestream::run::CallFailed { reason: "upstream_unreachable" });
                     }
-                    Ok(UpstreamAnswer { head: Started { status: 200, ..Started::default() }, streams: true, body })
+                    Ok(UpstreamAnswer {
+                        head: Started { status: 200, ..Started::default() },
+                        format: Some(Format::default()),
+                        body,
+                    })
                 }
                 .boxed()
             };

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::said::Said;
+use crate::dialect::Format;
 use crate::gateway::Gateway;
 use crate::gateway::document::document;
 use crate::gateway::run_stream::name_run;
@@ -66,6 +67,7 @@ pub(super) async fn record(
         values: Vec::new(),
         on_cancel: None,
         steer: None,
+        format: Format::default(),
         ids: Tagging::Off,
         stall: route.stall,
         stall_limit: route.stall_limit,

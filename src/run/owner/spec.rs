@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 
+use crate::dialect::Format;
 use crate::log::OnBusy;
 use crate::run::SideCall;
 use crate::session::{Record, RunId, SessionId, Subject};
@@ -37,6 +38,8 @@ pub struct RunSpec {
     pub on_cancel: Option<SideCall>,
     /// How the upstream is given something new to work on.
     pub steer: Option<SideCall>,
+    /// What the answer is, as its head says; of a run that was open before it, what `Answer` says counts.
+    pub format: Format,
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
     /// the event.
     pub ids: Tagging,

@@ -49,8 +49,9 @@ impl Owner {
         self.speaks();
         self.spec.status = Some(answer.head.status);
         self.status(answer.head.answered());
-        if !answer.streams {
-            self.whole = Some(Whole::new(self.runs.settings.event_bytes));
+        match answer.format {
+            Some(format) => self.spec.format = format,
+            None => self.whole = Some(Whole::new(self.runs.settings.event_bytes)),
         }
         answer.body
     }

@@ -1,0 +1,159 @@
+//! The description of one dialect. Its fields are the keys of a `[[dialect]]` table.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::Path;
+use crate::framing::Framing;
+
+/// What we know of one wire format.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dialect {
+    /// Its name: what a route's `dialect` says, and what a run's `started` entry keeps.
+    pub name: String,
+    /// How its streams are cut into events.
+    #[serde(default)]
+    pub framing: Framing,
+    /// Headers of an answer that say that it is this dialect: names in lower case, and the beginnings of
+    /// their values.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// An event among the first ones that shows any of these says that it is this dialect. Empty: it is
+    /// never recognised by its events.
+    #[serde(default)]
+    pub recognise: Vec<Mark>,
+    /// Where text grows. Neighbouring events that differ only there (and in `counters`) are one to a reader.
+    #[serde(default, rename = "delta")]
+    pub deltas: Vec<Delta>,
+    /// What may differ between such neighbours without a meaning of its own: of merged events the last
+    /// value counts.
+    #[serde(default)]
+    pub counters: Vec<Path>,
+    /// Places whose presence (with another value than null) makes an event one that is never merged.
+    #[serde(default)]
+    pub alone: Vec<Path>,
+    /// Events of which each holds all that the ones before held: the last is enough.
+    #[serde(default)]
+    pub cumulative: Vec<Cumulative>,
+    /// The stream is complete once an event shows any of these. Empty: the dialect has no end marker.
+    #[serde(default)]
+    pub end: Vec<Mark>,
+    /// The run has failed once an event shows any of these.
+    #[serde(default)]
+    pub failed: Vec<Mark>,
+    /// The upstream itself says that the run was stopped.
+    #[serde(default)]
+    pub cancelled: Vec<Mark>,
+    /// Where a failing event says why.
+    #[serde(default)]
+    pub error: Vec<Path>,
+    /// Where the token counts stand.
+    #[serde(default)]
+    pub usage: Usage,
+    /// What viewers of a run that was cancelled are told before the end of their stream. Empty: it breaks off.
+    #[serde(default)]
+    pub on_cancelled: Vec<Said>,
+    /// How the upstream itself is told to stop, beside the closing of its connection.
+    #[serde(default)]
+    pub cancel: Option<Call>,
+    /// How the upstream is given something new to work on while a run is active.
+    #[serde(default)]
+    pub follow_up: Option<Call>,
+    /// What the calls need of the run's events: names, and where their values stand.
+    #[serde(default)]
+    pub values: BTreeMap<String, Path>,
+}
+
+/// Something an event can show. All of what is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// The event has this name.
+    #[serde(default)]
+    pub event: Option<String>,
+    /// Its data is exactly this text.
+    #[serde(default)]
+    pub data: Option<String>,
+    /// Its data is JSON and has something here that is not null.
+    #[serde(default)]
+    pub at: Option<Path>,
+    /// What stands at `at` is this text (or number, or `true`, `false`, as they are written).
+    #[serde(default)]
+    pub is: Option<String>,
+}
+
+/// One place where text grows.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delta {
+    /// Which events have it; absent: all that have a string at `text`.
+    #[serde(default)]
+    pub when: Option<Mark>,
+    /// Where the piece of text stands.
+    pub text: Path,
+    /// What it is a part of.
+    #[serde(default)]
+    pub kind: TextKind,
+}
+
+/// What text is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextKind {
+    /// The visible answer.
+    #[default]
+    Answer,
+    /// What the model thinks on its way there.
+    Reasoning,
+    /// The arguments of a tool call.
+    Arguments,
+    /// Anything else: a refusal, a summary, code.
+    Other,
+}
+
+/// Events that repeat everything.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cumulative {
+    /// Which events.
+    pub when: Mark,
+    /// What must be equal for the later one to stand for the earlier one.
+    #[serde(default)]
+    pub same: Vec<Path>,
+}
+
+/// Where token counts stand; the last event that has one counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Tokens of what was asked.
+    #[serde(default)]
+    pub input: Vec<Path>,
+    /// Tokens of the answer.
+    #[serde(default)]
+    pub output: Vec<Path>,
+}
+
+/// An event in words.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Said {
+    /// Its name.
+    #[serde(default)]
+    pub event: Option<String>,
+    /// Its data.
+    pub data: String,
+}
+
+/// A call to the upstream: `POST {base}/responses/{id}/cancel`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// Method and path. `{base}` is the preset's, `{session}` and the names of `values` are filled in.
+    pub call: String,
+    /// Its body, where it has a fixed one.
+    #[serde(default)]
+    pub body: Option<String>,
+}

@@ -1,0 +1,76 @@
+//! All dialects of a configuration.
+
+use std::sync::Arc;
+
+use super::Dialect;
+use super::builtin::BUILTIN;
+
+/// The dialects that runs may speak: custom ones before the built-in ones, so that who knows better is asked
+/// first. A custom one takes the place of a built-in one of its name.
+#[derive(Clone, Debug)]
+pub struct Dialects {
+    all: Vec<Arc<Dialect>>,
+}
+
+/// What is wrong with a description.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DialectError(String);
+
+impl Dialects {
+    /// The built-in ones, behind `custom`.
+    pub fn new(custom: impl IntoIterator<Item = Dialect>) -> Self {
+        let mut all: Vec<Arc<Dialect>> = custom.into_iter().map(Arc::new).collect();
+        for text in BUILTIN {
+            let dialect = Dialect::read(text).expect("the built-in dialects are read by a test");
+            if !all.iter().any(|known| known.name == dialect.name) {
+                all.push(Arc::new(dialect));
+            }
+        }
+        Dialects { all }
+    }
+
+    /// The one of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Dialect>> {
+        self.all.iter().find(|dialect| dialect.name == name)
+    }
+
+    /// All, in the order in which they are asked.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Dialect>> {
+        self.all.iter()
+    }
+
+    /// Their names, in the same order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|dialect| &*dialect.name)
+    }
+}
+
+impl Dialect {
+    /// Reads a description in TOML.
+    ///
+    /// # Errors
+    /// It is not TOML, or has a key or value that means nothing. The text says what and where.
+    pub fn read(text: &str) -> Result<Self, DialectError> {
+        toml::from_str(text).map_err(|error| DialectError(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_dialect_is_read_and_has_a_name_of_its_own() {
+        let dialects = Dialects::new([]);
+        assert_eq!(dialects.all.len(), BUILTIN.len());
+    }
+
+    #[test]
+    fn a_custom_dialect_takes_the_place_of_a_built_in_one() {
+        let custom = Dialect::read("name = \"openai-chat\"").unwrap();
+        let dialects = Dialects::new([custom]);
+        assert!(dialects.named("openai-chat").unwrap().end.is_empty());
+        assert_eq!(dialects.all.len(), BUILTIN.len());
+    }
+}
