@@ -1,5 +1,10 @@
 //! Finds one value in a JSON text by its pointer (RFC 6901) without building the text as values:
 //! a body of 16 MiB costs no memory beyond itself.
+//!
+//! Beyond the RFC, which has no word for it, `-1` is the last element of an array, and `-1?name=value` is
+//! the last element if that is an object in which `name` is this text. Where a text stands in place of the
+//! array, both are the text itself, however the pointer goes on: several formats let a list of one text be
+//! written so.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,9 +16,12 @@ use serde_json::value::RawValue;
 /// text is not JSON, or the pointer is not a pointer. Of repeated members the last one counts, as
 /// in the parsers of most backends.
 pub(crate) fn find<'j>(json: &'j [u8], pointer: &str) -> Option<&'j RawValue> {
-    let keys = keys(pointer)?;
+    find_in(json, &keys(pointer)?)
+}
+
+fn find_in<'j>(json: &'j [u8], keys: &[Cow<'_, str>]) -> Option<&'j RawValue> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let found = At { keys: &keys }.deserialize(&mut deserializer).ok()?;
+    let found = At { keys }.deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     found
 }
@@ -36,14 +44,74 @@ struct At<'k> {
     keys: &'k [Cow<'k, str>],
 }
 
+/// The token `-1`, with what is asked of the element.
+struct Last<'k> {
+    has: Option<(&'k str, &'k str)>,
+}
+
+impl<'k> Last<'k> {
+    fn of(key: &'k str) -> Option<Self> {
+        match key.strip_prefix("-1")? {
+            "" => Some(Last { has: None }),
+            rest => rest.strip_prefix('?')?.split_once('=').map(|has| Last { has: Some(has) }),
+        }
+    }
+
+    /// What stands at `keys`, the first of which is this token, in `raw`.
+    fn of_value<'j>(&self, raw: &'j RawValue, keys: &[Cow<'_, str>]) -> Option<&'j RawValue> {
+        match raw.get().as_bytes().first()? {
+            b'"' => Some(raw),
+            b'[' => {
+                let last = serde_json::from_str::<LastElement<'j>>(raw.get()).ok()?.0?;
+                let has = |(name, value): (&str, &str)| {
+                    let found = find_in(last.get().as_bytes(), &[name.into()]);
+                    found.is_some_and(|found| serde_json::from_str::<&str>(found.get()).is_ok_and(|text| text == value))
+                };
+                self.has.is_none_or(has).then(|| find_in(last.get().as_bytes(), &keys[1..]))?
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The last element of an array.
+struct LastElement<'j>(Option<&'j RawValue>);
+
+impl<'j> serde::Deserialize<'j> for LastElement<'j> {
+    fn deserialize<D: Deserializer<'j>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(LastElement(None))
+    }
+}
+
+impl<'j> Visitor<'j> for LastElement<'j> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'j>>(mut self, mut seq: A) -> Result<Self, A::Error> {
+        while let Some(element) = seq.next_element()? {
+            self.0 = Some(element);
+        }
+        Ok(self)
+    }
+}
+
 impl<'j> DeserializeSeed<'j> for At<'_> {
     type Value = Option<&'j RawValue>;
 
     fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        if self.keys.is_empty() {
+        let Some(key) = self.keys.first() else {
             return <&RawValue as serde::Deserialize>::deserialize(deserializer).map(Some);
+        };
+        match Last::of(key) {
+            Some(last) => {
+                let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+                Ok(last.of_value(raw, self.keys))
+            }
+            None => deserializer.deserialize_any(self),
         }
-        deserializer.deserialize_any(self)
     }
 }
 
@@ -134,6 +202,23 @@ mod tests {
             ("/m~0n", "8"),
         ] {
             assert_eq!(found(json, pointer).as_deref(), Some(value), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn the_last_element_has_a_name() {
+        let json = r#"{"m":[{"role":"user","content":"a"},{"role":"user","content":"b"}],"n":[],"t":"text"}"#;
+        for (pointer, value) in [
+            ("/m/-1/content", Some(r#""b""#)),
+            ("/m/-1?role=user/content", Some(r#""b""#)),
+            ("/m/-1?role=tool/content", None),
+            ("/m/-1?content/content", None),
+            ("/n/-1", None),
+            ("/t/-1?role=user/content", Some(r#""text""#)),
+            ("/m/-2", None),
+            ("/m/0/-1", None),
+        ] {
+            assert_eq!(found(json, pointer).as_deref(), value, "{pointer}");
         }
     }
 

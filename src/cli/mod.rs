@@ -7,7 +7,7 @@ mod exit;
 use std::ffi::OsString;
 use std::io::Write;
 
-use clap::builder::StyledStr;
+use clap::builder::{PossibleValuesParser, StyledStr};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use clap_complete::Shell;
 
@@ -24,6 +24,8 @@ pub enum Command {
     CheckConfig(String),
     /// Print a complete configuration file.
     DefaultConfig,
+    /// Print this text: the presets, or the routes of one.
+    Presets(String),
     /// Print a completion script.
     Completions(Shell),
 }
@@ -62,6 +64,7 @@ pub fn read(
     let load = |matches| config::load(&sources(matches, environment)).map_err(Refusal::Configuration);
     match matches.subcommand() {
         Some(("default-config", _)) => Ok(Command::DefaultConfig),
+        Some(("presets", matches)) => Ok(Command::Presets(presets(matches))),
         Some(("completions", matches)) => {
             let shell = matches.get_one("SHELL").copied().expect("clap requires SHELL");
             Ok(Command::Completions(shell))
@@ -88,6 +91,15 @@ pub fn completions(shell: Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
+/// The names of the presets, or the routes of the one that is named.
+fn presets(matches: &ArgMatches) -> String {
+    let base = matches.get_one::<String>("base").map(String::as_str);
+    match matches.get_one::<String>("NAME").and_then(|name| config::preset(name, base)) {
+        Some(routes) => routes,
+        None => config::presets().map(|(name, about)| format!("{name:<10} {about}\n")).collect(),
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   sidestream --upstream http://127.0.0.1:8000
@@ -95,6 +107,8 @@ Examples:
       are kept on this machine's disk.
   sidestream --upstream http://127.0.0.1:8000 --store redis://127.0.0.1:6379
       The same, with the sessions in Redis, where other instances share them.
+  sidestream --upstream http://127.0.0.1:3000 --preset ai-sdk
+      In front of an AI SDK server: chats are sessions, and useChat's `resume: true` works.
   sidestream default-config > sidestream.toml
   sidestream check-config --config sidestream.toml
       A complete file to begin with; whether it is fine.
@@ -120,6 +134,12 @@ fn program() -> clap::Command {
                 .args(flags()),
         )
         .subcommand(clap::Command::new("default-config").about("Print a complete configuration file (TOML)"))
+        .subcommand(
+            clap::Command::new("presets")
+                .about("Print the names of the presets, or the routes of one (TOML)")
+                .arg(Arg::new("NAME").value_parser(PossibleValuesParser::new(config::presets().map(|(name, _)| name))))
+                .arg(Arg::new("base").long("base").value_name("PATH").requires("NAME").help("Below this path")),
+        )
         .subcommand(
             clap::Command::new("completions")
                 .about("Print a completion script")
@@ -152,6 +172,7 @@ fn heading(option: &Opt<Config>) -> (usize, &'static str) {
     match option.section() {
         "upstream" => (0, WHERE),
         "" if option.form == "ADDR:PORT" => (1, WHERE),
+        "" if option.path == "preset" => (2, WHERE),
         "store" => (2, WHERE),
         "auth" => (4, "Who may use it"),
         "log" => (6, "Log"),

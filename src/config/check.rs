@@ -3,12 +3,14 @@
 
 use std::net::SocketAddr;
 
+use http::Method;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::calls::{CallTemplate, SteerPolicy};
 use super::problem::Problem;
+use super::route::RoutePattern;
 use super::settings::{AuthMode, Config, Http2, Route};
 use super::store_rules;
 use super::store_url::StoreUrl;
@@ -22,7 +24,7 @@ pub(super) fn together(config: &Config) -> Vec<Problem> {
 
 fn unknown_dialects(config: &Config) -> impl Iterator<Item = String> {
     let unknown = |route: &Route| {
-        let name = route.dialect.as_deref().filter(|name| config.dialects.named(name).is_none())?;
+        let name = route.dialect.iter().find(|name| config.dialects.named(name).is_none())?;
         let known: Vec<_> = config.dialects.names().collect();
         Some(format!(
             "[[route]] `{}`: there is no dialect `{name}`; write one of {}, or describe it in a `[[dialect]]`",
@@ -53,15 +55,40 @@ pub(super) fn route(route: &Route) -> Option<String> {
             "[[route]] `stall` is longer than `stall_limit`; the run would fail before it is said to be stalled";
         return Some(wrong.into());
     }
+    if let Some(wrong) = resumed(route) {
+        return Some(wrong);
+    }
     let steer = match &route.steer {
         SteerPolicy::Forward(call) => Some(call),
         SteerPolicy::Interrupt | SteerPolicy::Queue | SteerPolicy::Reject => None,
     };
-    let known = |name: &str| name == "session" || route.values.iter().any(|value| value.name == name);
+    let known = |name: &str| {
+        name == "session" || route.pattern.has(name) || route.values.iter().any(|value| value.name == name)
+    };
     let missing = |call: &CallTemplate| call.names().find(|name| !known(name)).map(str::to_owned);
     let name = [route.cancel.as_ref(), steer].into_iter().flatten().find_map(missing)?;
     Some(format!(
-        "[[route]] a call names `{{{name}}}`, which nothing gives; add `values = [\"{name}=json:/pointer\"]`, its place in the data of the run's events"
+        "[[route]] a call names `{{{name}}}`, which nothing gives; add `values = [\"{name}=json:/pointer\"]`, its place in the data of the run's events, or name a segment of the route's path so"
+    ))
+}
+
+/// What is wrong with how runs of a route are found again.
+fn resumed(route: &Route) -> Option<String> {
+    if route.session.is_empty() && (route.join || !route.resume.is_empty()) {
+        let option = if route.join { "join" } else { "resume" };
+        return Some(format!(
+            "[[route]] `{}` has `{option}` and no `session`: every request is a session of its own, and none is found again; add a rule such as `session = [\"json:/id\"]`",
+            route.pattern
+        ));
+    }
+    let kept_out = !route.record || route.intercept == Some(false);
+    if kept_out && !route.resume.is_empty() {
+        return Some(format!("[[route]] `{}` is not recorded: there is nothing to `resume`", route.pattern));
+    }
+    let fits = |pattern: &&RoutePattern| pattern.method != Some(Method::GET) || !pattern.has("session");
+    let wrong = route.resume.iter().find(fits)?;
+    Some(format!(
+        "[[route]] `resume`: `{wrong}` must be a GET with a segment `{{session}}`, such as `GET /api/chat/{{session}}/stream`"
     ))
 }
 

@@ -7,9 +7,9 @@ use http::Uri;
 
 use super::network::Network;
 use super::principal::PrincipalRule;
-use super::route::{RoutePattern, SessionRule, json_pointer};
+use super::route_kinds::Pattern;
 use super::secret::Secret;
-use super::settings::{AuthMode, HostPolicy, Http2, Ids, Intercept, LogFormat, OnDisconnect};
+use super::settings::{AuthMode, HostPolicy, Http2, Intercept, LogFormat};
 use super::store::Ack;
 use super::store_url::StoreUrl;
 use super::value::{Choice, Given, Kind, ListOf, quoted};
@@ -40,17 +40,6 @@ impl Choice for LogFormat {
 impl Choice for Ack {
     const FORM: &'static str = "memory|replicated";
     const NAMES: &'static [(&'static str, Self)] = &[("memory", Ack::Memory), ("replicated", Ack::Replicated)];
-}
-
-impl Choice for Ids {
-    const FORM: &'static str = "auto|on|off";
-    const NAMES: &'static [(&'static str, Self)] = &[("auto", Ids::Auto), ("on", Ids::On), ("off", Ids::Off)];
-}
-
-impl Choice for OnDisconnect {
-    const FORM: &'static str = "continue|cancel";
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("continue", OnDisconnect::Continue), ("cancel", OnDisconnect::Cancel)];
 }
 
 /// The backend's address.
@@ -293,54 +282,6 @@ impl Kind for Interception {
     }
 }
 
-/// The name of a dialect. Whether there is one is checked when all are known.
-pub(super) struct DialectName;
-
-impl Kind for DialectName {
-    type Value = String;
-    const FORM: &'static str = "NAME";
-
-    fn read(given: &Given) -> Result<String, String> {
-        given.text("the name of a dialect").map(str::to_owned)
-    }
-
-    fn show(value: &String) -> String {
-        quoted(value)
-    }
-}
-
-/// `METHOD /path`.
-pub(super) struct Pattern;
-
-impl Kind for Pattern {
-    type Value = RoutePattern;
-    const FORM: &'static str = "ROUTE";
-
-    fn read(given: &Given) -> Result<RoutePattern, String> {
-        RoutePattern::parse(given.text("a route, `METHOD /path`")?)
-    }
-
-    fn show(value: &RoutePattern) -> String {
-        quoted(value)
-    }
-}
-
-/// Where a session's name is found.
-pub(super) struct Rule;
-
-impl Kind for Rule {
-    type Value = SessionRule;
-    const FORM: &'static str = "RULE";
-
-    fn read(given: &Given) -> Result<SessionRule, String> {
-        SessionRule::parse(given.text("a session rule")?)
-    }
-
-    fn show(value: &SessionRule) -> String {
-        quoted(value)
-    }
-}
-
 /// What of a request is its principal.
 pub(super) struct Principal;
 
@@ -354,28 +295,6 @@ impl Kind for Principal {
 
     fn show(value: &PrincipalRule) -> String {
         quoted(value)
-    }
-}
-
-/// `json:/pointer` into the request body.
-pub(super) struct BodyPointer;
-
-impl Kind for BodyPointer {
-    type Value = String;
-    const FORM: &'static str = "json:/pointer";
-
-    fn read(given: &Given) -> Result<String, String> {
-        let text = given.text("`json:/pointer`")?;
-        match text.strip_prefix("json:") {
-            Some(pointer) => json_pointer(pointer),
-            None => {
-                Err(format!("`{text}`: write `json:/pointer`, the place of the user's message in the request body"))
-            }
-        }
-    }
-
-    fn show(value: &String) -> String {
-        quoted(format!("json:{value}"))
     }
 }
 

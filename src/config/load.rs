@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::check;
 use super::environment;
 use super::file::{self, Assignment, RouteTable};
-use super::options::{LATER, OPTIONS, Opt, ROUTE_LATER, ROUTE_OPTIONS, find, unknown};
+use super::options::{LATER, OPTIONS, Opt, ROUTE_OPTIONS, find, unknown};
+use super::presets;
 use super::problem::{Origin, Problem, Problems};
 use super::settings::{Config, Route};
 use super::store_url::StoreUrl;
@@ -95,7 +96,7 @@ impl Draft {
         match file {
             Ok(file) => {
                 self.assign(file.assignments);
-                self.config.routes = file.routes.into_iter().filter_map(|table| self.route(table)).collect();
+                self.config.routes = file.routes.into_iter().flat_map(|table| self.routes(table)).collect();
             }
             Err(problem) => self.problems.push(problem),
         }
@@ -139,29 +140,42 @@ impl Draft {
         unknown(OPTIONS, LATER, &assignment.name, &assignment.shown)
     }
 
-    fn route(&mut self, table: RouteTable) -> Option<Route> {
+    /// The routes that a `[[route]]` stands for.
+    fn routes(&mut self, table: RouteTable) -> Vec<Route> {
+        let tables = presets::expand(table).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            Vec::new()
+        });
+        tables.into_iter().filter_map(|table| self.route(&table)).collect()
+    }
+
+    fn route(&mut self, table: &RouteTable) -> Option<Route> {
         let mut route = Route::unnamed();
-        let problems_before = self.problems.len();
-        let mut matched = false;
+        let mut problems = Vec::new();
         for assignment in &table.assignments {
             let Some(option) = find(ROUTE_OPTIONS, &assignment.name) else {
-                let message = unknown(ROUTE_OPTIONS, ROUTE_LATER, &assignment.name, &assignment.name);
-                self.problems.push(Problem::at(&assignment.origin, format!("[[route]] {message}")));
+                let message = unknown(ROUTE_OPTIONS, &[], &assignment.name, &assignment.name);
+                problems.push(Problem::at(&assignment.origin, format!("[[route]] {message}")));
                 continue;
             };
-            matched |= option.path == "match";
             if let Err(error) = option.put(&mut route, &assignment.given) {
-                self.problems.push(Problem::at(&assignment.origin, format!("[[route]] `{}`: {error}", option.path)));
+                problems.push(Problem::at(&assignment.origin, format!("[[route]] `{}`: {error}", option.path)));
             }
         }
-        if !matched {
-            self.problems
-                .push(Problem::at(&table.origin, "[[route]] lacks its `match`, such as `match = \"POST /api/chat\"`"));
+        let says = |name: &str| table.assignments.iter().any(|assignment| assignment.name == name);
+        if !says("match") && !says("preset") {
+            let lacks = "[[route]] lacks its `match`, such as `match = \"POST /api/chat\"`, or a `preset`";
+            problems.push(Problem::at(&table.origin, lacks));
         }
-        if let Some(message) = check::route(&route) {
-            self.problems.push(Problem::at(&table.origin, message));
+        // Rules about values together mean little while single values are wrong.
+        if problems.is_empty() {
+            problems.extend(check::route(&route).map(|message| Problem::at(&table.origin, message)));
         }
-        (self.problems.len() == problems_before).then_some(route)
+        let fine = problems.is_empty();
+        // What is wrong beside a preset is wrong for all routes of its family.
+        problems.retain(|problem| !self.problems.contains(problem));
+        self.problems.extend(problems);
+        fine.then_some(route)
     }
 
     fn finish(mut self, sources: &Sources) -> Result<Loaded, Problems> {
@@ -171,7 +185,11 @@ impl Draft {
                  (or SIDESTREAM_UPSTREAM, or `upstream.url` in the file); `sidestream --help` has examples",
             ));
         }
-        // Rules about values together mean little while single values are wrong.
+        for name in self.config.presets.clone() {
+            let origin = self.origins.get("preset").unwrap_or(&Origin::Default).clone();
+            let routes = self.routes(presets::table(&name, &origin));
+            self.config.routes.extend(routes);
+        }
         if self.problems.is_empty() {
             if self.config.store.url.is_none() {
                 let find = |name: &str| sources.variable(name);
@@ -259,7 +277,7 @@ mod tests {
         assert!(found[1].starts_with("3: `store.ttl`: the number 5 lacks a unit"), "{}", found[1]);
         assert!(found[2].starts_with("4: [[route]] lacks its `match`"), "{}", found[2]);
         assert_eq!(found[3], "5: [[route]] unknown key `sesion`; did you mean `session`?");
-        assert!(found[4].starts_with("6: [[route]] `keepalive` is not in this version"), "{}", found[4]);
+        assert!(found[4].starts_with("6: [[route]] `keepalive`: expected a duration"), "{}", found[4]);
         assert!(found.iter().any(|p| p.starts_with("SIDESTREAM_LIMITS__SOCKETS: `many` is not a count")), "{found:#?}");
         assert!(found.iter().any(|p| p.starts_with("--listen: `8787` is not an address")), "{found:#?}");
     }
@@ -272,6 +290,64 @@ mod tests {
         assert_eq!(route.session[1], SessionRule::Json("/id".into()));
         assert_eq!(route.input.as_deref(), Some("/text"));
         assert!(route.pattern.matches(&http::Method::POST, "/t/7"));
+    }
+
+    #[test]
+    fn every_preset_is_read_in_each_of_its_forms() {
+        for (name, _) in presets::presets() {
+            let listed = loaded(&format!("preset = [\"{name}\"]"), &[], &[UPSTREAM]);
+            assert!(listed.routes.iter().all(|route| route.preset.as_deref() == Some(name)), "{name}");
+            let family = loaded(&format!("[[route]]\npreset = \"{name}\""), &[], &[UPSTREAM]);
+            assert_eq!(format!("{:?}", family.routes), format!("{:?}", listed.routes), "{name}");
+            let below = loaded(&format!("[[route]]\npreset = \"{name}\"\nbase = \"/own\""), &[], &[UPSTREAM]);
+            assert!(below.routes.iter().all(|route| route.pattern.path.starts_with("/own")), "{name}");
+            let copied = loaded(&presets::preset(name, Some("/own")).unwrap(), &[], &[UPSTREAM]);
+            assert_eq!(copied.routes.len(), below.routes.len(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_preset_comes_from_a_flag_and_from_the_environment_behind_the_routes_of_the_file() {
+        let file = "[[route]]\nmatch = \"POST /api/chat\"\nrecord = false";
+        let flag = loaded(file, &[], &[UPSTREAM, ("preset", "ai-sdk,mcp")]);
+        let variable = loaded(file, &[("SIDESTREAM_PRESET", "ai-sdk, mcp")], &[UPSTREAM]);
+        assert_eq!(format!("{:?}", flag.routes), format!("{:?}", variable.routes));
+        assert!(!flag.routes[0].record);
+        assert_eq!(flag.routes.len(), 5);
+    }
+
+    #[test]
+    fn what_stands_beside_a_preset_counts_for_its_whole_family() {
+        let family = loaded("[[route]]\npreset = \"mcp\"\nstall = \"7s\"\nids = \"on\"", &[], &[UPSTREAM]).routes;
+        assert_eq!(family.len(), 3);
+        assert!(family.iter().all(|route| route.stall == std::time::Duration::from_secs(7)));
+        assert!(family.iter().all(|route| route.ids == crate::config::Ids::On));
+    }
+
+    #[test]
+    fn a_match_beside_a_preset_makes_one_route_with_its_options() {
+        let one = loaded("[[route]]\nmatch = \"POST /ask\"\npreset = \"ai-sdk\"", &[], &[UPSTREAM]).routes;
+        assert_eq!((one.len(), one[0].pattern.path.as_str()), (1, "/ask"));
+        assert_eq!(one[0].session, [SessionRule::Json("/id".into())]);
+        assert!(one[0].resume.is_empty(), "the family's stands at its standard path");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_preset_or_beside_it_is_said_once_and_what_to_do() {
+        for (file, words) in [
+            ("preset = [\"gpt\"]", "there is no preset `gpt`; this version has a2a, ag-ui, ai-sdk"),
+            ("[[route]]\npreset = \"gpt\"", "there is no preset `gpt`; this version has a2a"),
+            ("[[route]]\nmatch = \"POST /a\"\nbase = \"/b\"", "a `base` and no `preset`"),
+            ("[[route]]\npreset = \"mcp\"\nbase = \"b\"", "not a path prefix"),
+            ("[[route]]\npreset = \"mcp\"\nstall = 5", "lacks a unit"),
+            ("[[route]]\npreset = \"anthropic\"\nresume = [\"GET /r/{session}\"]", "`resume` and no `session`"),
+            ("[[route]]\nmatch = \"POST /a\"\nsession = [\"json:/id\"]\nresume = [\"GET /r\"]", "segment `{session}`"),
+            ("[[route]]\nmatch = \"POST /a\"\njoin = true", "`join` and no `session`"),
+            ("[[route]]\nmatch = \"POST /a\"\nwhen = \"accept=x\"", "write `header:NAME`"),
+        ] {
+            let found = problems(file, &[], &[UPSTREAM]);
+            assert!(found.len() <= 2 && found[0].contains(words), "{file}: {found:#?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!
 //! `settings` holds the values as the rest of the program uses them. `options` holds one table of
 //! all options, from which the readers and all documentation come; `value` and `kinds` know how
-//! each kind of value is written; `load` merges `file`, `environment` and flags; `check` has the
+//! each kind of value is written; `presets` holds the routes of known backends; `load` merges `file`, `environment` and flags; `check` has the
 //! rules about values together, `store_rules` those of the store.
 
 mod call_kinds;
@@ -17,11 +17,14 @@ mod kinds;
 mod load;
 mod network;
 mod options;
+mod presets;
 mod principal;
 mod problem;
 mod route;
+mod route_kinds;
 mod routes;
 mod secret;
+mod session_rule;
 mod settings;
 mod store;
 mod store_rules;
@@ -33,11 +36,13 @@ pub use document::{default_file, page, summary};
 pub use load::{Loaded, Sources, load};
 pub use network::Network;
 pub use options::{OPTIONS, Opt, ROUTE_OPTIONS, SECTIONS, Section};
+pub use presets::{preset, presets};
 pub use principal::PrincipalRule;
 pub use problem::{Origin, Problem, Problems};
-pub use route::{RoutePattern, SessionRule, path_segment};
-pub use routes::{Answers, KeptOut, Routes};
+pub use route::{Condition, RoutePattern, path_segment};
+pub use routes::{Answers, KeptOut, Resume, Routes};
 pub use secret::Secret;
+pub use session_rule::SessionRule;
 pub use settings::*;
 pub use store::{Ack, Store};
 pub use store_url::StoreUrl;

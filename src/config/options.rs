@@ -4,9 +4,10 @@
 
 use super::call_kinds::{Call, CredentialPlace, Header, Steering, ValueOfEvents};
 use super::kinds::{
-    BackendUrl, BodyPointer, DialectName, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix,
-    Pattern, Principal, Rule, SecretPlace, StorePlace, User,
+    BackendUrl, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Principal, SecretPlace,
+    StorePlace, User,
 };
+use super::route_kinds::{Base, BodyPointer, DialectName, KeepaliveEvery, Pattern, PresetName, Rule, When};
 use super::settings::{Config, Route};
 use super::value::{Bytes, Count, Delay, Given, Kind, ListOf, ListenAddress, OneOf, OrNone, Span, Unset, YesNo};
 
@@ -122,6 +123,8 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
         "Listen on an address that other machines reach although `auth.mode` is `none`: whoever reaches it may read every session.", flag: "allow-open";
     "intercept", intercept, Interception,
         "Which streams are recorded where no [[route]] says it: `auto` (every method but GET and HEAD), `off` (a plain proxy), or routes such as [\"POST /api/chat\"].";
+    "preset", presets, ListOf<PresetName>,
+        "Backends that are known: their routes stand behind every [[route]] of the file. `sidestream presets` lists them, `sidestream presets NAME` shows their routes.", flag: "preset";
 
     "upstream.url", upstream.url, BackendUrl,
         "The backend. Everything that is not ours is forwarded to it. Required.", flag: "upstream", short: "upstream", example: "\"http://127.0.0.1:8000\"";
@@ -226,17 +229,31 @@ pub static OPTIONS: &[Opt<Config>] = options! { Config:
 /// Every option of a `[[route]]`.
 pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
     "match", pattern, Pattern,
-        "Which requests: `METHOD /path`. `*` stands for any method, `{name}` for one path segment, a final `/*` for the rest. Required.", example: "\"POST /api/chat\"";
+        "Which requests: `METHOD /path`. `*` stands for any method, `{name}` for one path segment (or its beginning: `{model}:stream`), a final `/*` for the rest. Required, unless there is a `preset`.", example: "\"POST /api/chat\"";
+    "when", when, Unset<When>,
+        "What the request's head must have as well: `header:NAME` or `header:NAME=VALUE`. A `send` and a `steer` are requests without headers.", example: "\"header:accept=text/event-stream\"";
+    "preset", preset, Unset<PresetName>,
+        "A backend that is known: without a `match` this one table stands for all routes of its family, with `match` for one route with the options of the family's route of that method (but its `resume`). What else is written beside it counts for all of them.", example: "\"ai-sdk\"";
+    "base", base, Unset<Base>,
+        "The path below which the preset's family stands. Default: its standard paths.", example: "\"/api/my-chat\"";
     "intercept", intercept, Unset<YesNo>,
         "Record its streams whatever the method, or do not. Default: as the `intercept` above says.", example: "true";
     "record", record, YesNo,
         "`false` keeps its streams out of the log, whatever else says otherwise.";
     "session", session, ListOf<Rule>,
-        "Where the session's name is found; the first rule that yields one wins: `header:NAME`, `query:NAME`, `cookie:NAME`, `path:/threads/{session}/*`, `json:/pointer` (request body), `response-header:NAME`. Without a rule every request is a session of its own.";
+        "Where the session's name is found; the first rule that yields one wins: `header:NAME`, `query:NAME`, `cookie:NAME`, `path:/threads/{session}/*`, `json:/pointer` (request body), `response-header:NAME`, `event-json:/pointer` (the answer's first events), `answer-json:/pointer` (an answer that is JSON, to a request whose stream another request gets). Without a rule every request is a session of its own.";
     "ids", ids, OneOf<crate::config::Ids>,
         "Whether direct callers get resumable SSE ids. `auto`: only GET requests that accept text/event-stream and whose upstream sets no ids of its own.";
+    "keepalive", keepalive, KeepaliveEvery,
+        "How often an SSE caller gets a comment line (`: keep-alive`, between events), so that nothing on the way takes a silent connection for dead. `auto`: every 15 s where it has our ids. Gemini's own clients fail at any comment.";
+    "resume", resume, ListOf<Pattern>,
+        "Requests that we answer with the active run of this route in the session that `{session}` names, from its start (or after `?after=OFFSET`), and with 204 where there is none: such as `GET /api/chat/{session}/stream`. They never reach the upstream.";
+    "join", join, YesNo,
+        "Whether a request whose session has an active run of this route gets that run, from its start, instead of calling the upstream again.";
+    "repeats", repeats, OneOf<crate::config::Repeats>,
+        "What becomes of a request that repeats another, by its `Idempotency-Key` or because its client says that it tries again (`x-stainless-retry-count`): it gets the run of the first (`join`), or the upstream is called again (`forward`).";
     "input", input, Unset<BodyPointer>,
-        "Where the user's message stands in the request body; it is kept in the session for other devices. Default: nothing of the request is kept.", example: "\"json:/message\"";
+        "Where the user's message stands in the request body; it is kept in the session for other devices. In a pointer `-1` is the last element of an array, `-1?role=user` the last if its `role` is `user`. Default: nothing of the request is kept.", example: "\"json:/message\"";
     "send", send, Unset<YesNo>,
         "Whether clients may begin runs here with `send`. Default: where its streams are recorded.", example: "true";
     "on_busy", on_busy, OneOf<crate::session::BusyPolicy>,
@@ -253,8 +270,8 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
         "What it means that a run's caller has left before the end: nothing (`continue`), or that the run is to end (`cancel`), for clients whose only way to stop an answer is to close the connection. Subscribers of the session are not callers; who comes back with `Last-Event-ID` or the same `Idempotency-Key` is.";
     "grace", grace, Delay,
         "`on_disconnect = \"cancel\"`: how long the run waits for a caller to come back before it is cancelled. Clients that reconnect by themselves need some seconds (an EventSource waits 3 to 5); without a way to come back it only costs tokens.";
-    "dialect", dialect, Unset<DialectName>,
-        "The wire format of its answers, by which their end, failure and token counts are known: one of `sidestream dialects`, or a `[[dialect]]`. Default: each answer shows it.", example: "\"openai-chat\"";
+    "dialect", dialect, ListOf<DialectName>,
+        "The wire format of its answers, by which their end, failure and token counts are known: one of `sidestream dialects`, or a `[[dialect]]`; of several the first whose framing an answer has. Empty: each answer shows it.";
     "stall", stall, Span,
         "Silence of the upstream after which the run is said to be stalled.";
     "stall_limit", stall_limit, Span,
@@ -263,9 +280,6 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 
 /// Options whose names are settled and that come with a later version.
 pub(super) const LATER: &[&str] = &["store.encoding", "auth.keys", "log.payloads", "dialect"];
-
-/// The same, of a route.
-pub(super) const ROUTE_LATER: &[&str] = &["preset", "keepalive", "resume"];
 
 /// The option with this path or short name.
 pub(super) fn find<C>(options: &'static [Opt<C>], name: &str) -> Option<&'static Opt<C>> {
@@ -341,6 +355,5 @@ mod tests {
     #[test]
     fn no_later_name_is_an_option_of_this_version() {
         assert!(LATER.iter().all(|name| find(OPTIONS, name).is_none()));
-        assert!(ROUTE_LATER.iter().all(|name| find(ROUTE_OPTIONS, name).is_none()));
     }
 }

@@ -1,10 +1,11 @@
-//! Which requests a rule speaks of, and where a session's name is found in them. Pure matching:
-//! nothing here reads a request's body or decodes a path, segments are compared as they were sent.
+//! Which requests a rule speaks of. Pure matching: nothing here reads a request's body or decodes a path,
+//! segments are compared as they were sent.
 
-use http::{HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method};
+use percent_encoding::percent_decode_str;
 
-/// `METHOD /path`: `*` for any method; in the path `{name}` stands for one segment, a final `/*`
-/// for the rest.
+/// `METHOD /path`: `*` for any method; in the path `{name}` stands for one segment, or for the beginning of one
+/// that ends with what follows (`{model}:stream`), a final `/*` for the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutePattern {
     /// `None`: any method.
@@ -33,6 +34,18 @@ impl RoutePattern {
         Ok(RoutePattern { method: Some(method), path: path.into() })
     }
 
+    /// What stands in `path` at the segments that have a name, decoded; those that are no text are left out.
+    pub fn segments(&self, path: &str) -> Vec<(String, String)> {
+        let names = self.path.split('/').filter_map(|segment| Some(variable(segment)?.0));
+        let value = |name: &str| percent_decode_str(path_segment(&self.path, path, name)?).decode_utf8().ok();
+        names.filter_map(|name| Some((name.to_owned(), value(name)?.into_owned()))).collect()
+    }
+
+    /// Whether the path has a segment of this name.
+    pub fn has(&self, name: &str) -> bool {
+        segments_named(&self.path, name) > 0
+    }
+
     /// Whether a request is meant. `path` is the request's path as it was sent, without a query.
     pub fn matches(&self, method: &Method, path: &str) -> bool {
         self.method.as_ref().is_none_or(|m| m == method) && walk(&self.path, path, None).is_some()
@@ -45,61 +58,37 @@ impl std::fmt::Display for RoutePattern {
     }
 }
 
-/// Where a session's name is found.
+/// What a request's head must have for a route to be meant: `header:NAME`, or `header:NAME=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionRule {
-    /// `header:NAME` of the request.
-    Header(HeaderName),
-    /// `query:NAME`.
-    Query(String),
-    /// `cookie:NAME`.
-    Cookie(String),
-    /// `path:/pattern/{session}/…`.
-    Path(String),
-    /// `json:/pointer` into the request body (RFC 6901).
-    Json(String),
-    /// `response-header:NAME`.
-    ResponseHeader(HeaderName),
+pub struct Condition {
+    header: HeaderName,
+    value: Option<String>,
 }
 
-impl SessionRule {
-    /// Reads `KIND:WHERE`. The error says what is wrong and what to write.
+impl Condition {
+    /// Reads a condition. The error says what is wrong and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const FORMS: &str = "`header:NAME`, `query:NAME`, `cookie:NAME`, `path:/…/{session}`, `json:/pointer` or `response-header:NAME`";
-        let Some((kind, place)) = text.split_once(':') else {
-            return Err(format!("`{text}` is not a session rule; write {FORMS}"));
+        let Some(condition) = text.strip_prefix("header:") else {
+            return Err(format!("`{text}` is not a condition; write `header:NAME` or `header:NAME=VALUE`"));
         };
-        match kind {
-            "header" => Ok(SessionRule::Header(header_name(place)?)),
-            "response-header" => Ok(SessionRule::ResponseHeader(header_name(place)?)),
-            "query" => Ok(SessionRule::Query(parameter_name(kind, place)?)),
-            "cookie" => Ok(SessionRule::Cookie(parameter_name(kind, place)?)),
-            "json" => Ok(SessionRule::Json(json_pointer(place)?)),
-            "path" => {
-                check_path(place)?;
-                if place.split('/').filter(|segment| *segment == "{session}").count() != 1 {
-                    return Err(format!(
-                        "`{place}` needs one segment `{{session}}`, such as `/threads/{{session}}/runs`"
-                    ));
-                }
-                Ok(SessionRule::Path(place.into()))
-            }
-            "event-json" => Err("`event-json:` comes with a later version".into()),
-            _ => Err(format!("`{kind}:` is not a session rule; write {FORMS}")),
-        }
+        let (name, value) = match condition.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (condition, None),
+        };
+        Ok(Condition { header: header_name(name)?, value })
+    }
+
+    /// Whether a request with these headers is meant.
+    pub fn holds(&self, headers: &HeaderMap) -> bool {
+        let is = |value: &http::HeaderValue| self.value.as_ref().is_none_or(|wanted| value == wanted);
+        headers.get_all(&self.header).iter().any(is)
     }
 }
 
-impl std::fmt::Display for SessionRule {
+impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SessionRule::Header(name) => write!(f, "header:{name}"),
-            SessionRule::Query(name) => write!(f, "query:{name}"),
-            SessionRule::Cookie(name) => write!(f, "cookie:{name}"),
-            SessionRule::Path(pattern) => write!(f, "path:{pattern}"),
-            SessionRule::Json(pointer) => write!(f, "json:{pointer}"),
-            SessionRule::ResponseHeader(name) => write!(f, "response-header:{name}"),
-        }
+        write!(f, "header:{}", self.header)?;
+        self.value.as_ref().map_or(Ok(()), |value| write!(f, "={value}"))
     }
 }
 
@@ -118,6 +107,11 @@ pub(super) fn json_pointer(text: &str) -> Result<String, String> {
     Err(format!("`{text}` is not a JSON pointer; write `/key/0/key` (`~1` for a `/` in a key, `~0` for a `~`)"))
 }
 
+/// How many segments of `pattern` have this name.
+pub(super) fn segments_named(pattern: &str, name: &str) -> usize {
+    pattern.split('/').filter(|segment| variable(segment).is_some_and(|(known, _)| known == name)).count()
+}
+
 /// Compares segment by segment. `Some`: the pattern matches; inside, what stands at `{wanted}`.
 fn walk<'p>(pattern: &str, path: &'p str, wanted: Option<&str>) -> Option<Option<&'p str>> {
     let mut found = None;
@@ -129,9 +123,10 @@ fn walk<'p>(pattern: &str, path: &'p str, wanted: Option<&str>) -> Option<Option
         }
         let segment = segments.next()?;
         match variable(expected) {
-            Some(_) if segment.is_empty() => return None,
-            Some(name) if Some(name) == wanted => found = Some(segment),
-            Some(_) => {}
+            Some((name, end)) => {
+                let value = segment.strip_suffix(end).filter(|value| !value.is_empty())?;
+                found = if Some(name) == wanted { Some(value) } else { found };
+            }
             None if expected == segment => {}
             None => return None,
         }
@@ -139,12 +134,12 @@ fn walk<'p>(pattern: &str, path: &'p str, wanted: Option<&str>) -> Option<Option
     segments.next().is_none().then_some(found)
 }
 
-/// `name` of a segment `{name}`.
-fn variable(segment: &str) -> Option<&str> {
-    segment.strip_prefix('{')?.strip_suffix('}')
+/// The name of a segment `{name}`, and what follows it there.
+fn variable(segment: &str) -> Option<(&str, &str)> {
+    segment.strip_prefix('{')?.split_once('}')
 }
 
-fn check_path(path: &str) -> Result<(), String> {
+pub(super) fn check_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') || path.contains(['?', '#']) || !path.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("`{path}` is not a path; it begins with `/` and has neither `?`, `#` nor spaces"));
     }
@@ -154,10 +149,14 @@ fn check_path(path: &str) -> Result<(), String> {
         if segment.contains('*') && !(segment == "*" && last) {
             return Err(format!("`*` stands only as the last segment (`/api/*`), not as in `{path}`"));
         }
-        let named = variable(segment)
-            .is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        let named = variable(segment).is_some_and(|(name, end)| {
+            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            !name.is_empty() && plain && !end.contains(['{', '}'])
+        });
         if segment.contains(['{', '}']) && !named {
-            return Err(format!("`{segment}` in `{path}`: `{{name}}` stands for a whole segment"));
+            return Err(format!(
+                "`{segment}` in `{path}`: `{{name}}` stands for a whole segment, or for its beginning"
+            ));
         }
     }
     Ok(())
@@ -202,6 +201,36 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_name_ends_its_segment() {
+        assert_matches("POST /models/{model}:stream", Method::POST, "/models/a-1:stream", true);
+        assert_matches("POST /models/{model}:stream", Method::POST, "/models/a-1:count", false);
+        assert_matches("POST /models/{model}:stream", Method::POST, "/models/:stream", false);
+        assert_eq!(path_segment("/t/{session}:stream", "/t/7:stream", "session"), Some("7"));
+    }
+
+    #[test]
+    fn the_segments_of_a_path_have_their_values() {
+        let pattern = RoutePattern::parse("POST /t/{thread}/*").unwrap();
+        assert_eq!(pattern.segments("/t/a%2Fb/runs"), [("thread".to_owned(), "a/b".to_owned())]);
+        assert_eq!(pattern.segments("/other"), []);
+    }
+
+    #[test]
+    fn a_condition_is_about_a_header_of_the_request() {
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-v"), http::HeaderValue::from_static("2"))]);
+        for (text, holds) in
+            [("header:x-v", true), ("header:X-V=2", true), ("header:x-v=3", false), ("header:x", false)]
+        {
+            let condition = Condition::parse(text).unwrap();
+            assert_eq!(condition.holds(&headers), holds, "{text}");
+            assert_eq!(condition.to_string(), text.to_lowercase());
+        }
+        for text in ["", "x-v=2", "header:", "header:a b=1", "query:a=b"] {
+            assert!(Condition::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_final_star_stands_for_the_rest() {
         assert_matches("* /api/*", Method::POST, "/api/a/b", true);
         assert_matches("* /api/*", Method::POST, "/api/", true);
@@ -221,6 +250,7 @@ mod tests {
             "POST /a*",
             "POST /*/b",
             "POST /a{b}",
+            "POST /{a}b{c}",
             "POST /{}",
             "POST /{a/b}",
             "P@ST /a",
@@ -237,42 +267,5 @@ mod tests {
         assert_eq!(path_segment("/t/{session}/*", "/t/7/x/y", "session"), Some("7"));
         assert_eq!(path_segment("/t/{session}", "/t/7/x", "session"), None);
         assert_eq!(path_segment("/t/{other}", "/t/7", "session"), None);
-    }
-
-    #[test]
-    fn every_session_rule_is_read_and_shown_alike() {
-        for text in [
-            "header:x-thread",
-            "query:id",
-            "cookie:sid",
-            "path:/t/{session}/*",
-            "json:/a/0/b~1c",
-            "response-header:x-id",
-        ] {
-            assert_eq!(SessionRule::parse(text).unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_session_rule_that_cannot_work_is_refused() {
-        for text in [
-            "",
-            "thread_id",
-            "header:",
-            "header:a b",
-            "query:",
-            "cookie:a=b",
-            "path:/t",
-            "path:t/{session}",
-            "json:a",
-            "json:",
-            "json:/a~2",
-            "json:/a~",
-            "event-json:/id",
-            "body:/x",
-            "path:/{session}/{session}",
-        ] {
-            assert!(SessionRule::parse(text).is_err(), "{text}");
-        }
     }
 }

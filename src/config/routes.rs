@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use super::route::{Condition, path_segment};
+use super::session_rule::SessionRule;
 use super::settings::{Config, Intercept, Route};
 use crate::dialect::{Dialects, Format};
 
@@ -19,8 +21,17 @@ pub struct Routes {
 /// What the answers of one route may be.
 #[derive(Clone, Debug)]
 pub struct Answers {
-    named: Option<String>,
+    named: Vec<String>,
     dialects: Arc<Dialects>,
+}
+
+/// A request for the active run of a session, which its path names.
+#[derive(Clone, Debug)]
+pub struct Resume<'r, 'p> {
+    /// The session's name as it stands in the path, still percent-encoded.
+    pub value: &'p str,
+    /// The routes whose runs are meant; never empty.
+    pub family: Vec<&'r Arc<Route>>,
 }
 
 /// Why a request's stream is not recorded.
@@ -50,9 +61,20 @@ impl Routes {
         Answers { named: route.dialect.clone(), dialects: self.dialects.clone() }
     }
 
-    /// The route of a request.
-    pub fn of(&self, method: &Method, path: &str) -> &Arc<Route> {
-        self.named.iter().find(|route| route.pattern.matches(method, path)).unwrap_or(&self.unnamed)
+    /// The route of a request. One that we make ourselves has no headers that a route could ask for.
+    pub fn of(&self, method: &Method, path: &str, headers: Option<&HeaderMap>) -> &Arc<Route> {
+        self.named.iter().find(|route| route.is_of(method, path, headers)).unwrap_or(&self.unnamed)
+    }
+
+    /// What a request is to resume; `None`: nothing, it has a route of its own.
+    pub fn resume<'p>(&self, method: &Method, path: &'p str, headers: &HeaderMap) -> Option<Resume<'_, 'p>> {
+        let pattern = self.named.iter().find_map(|route| {
+            let own = route.is_of(method, path, Some(headers)).then_some(None);
+            own.or_else(|| route.resume.iter().find(|pattern| pattern.matches(method, path)).map(Some))
+        })??;
+        let value = path_segment(&pattern.path, path, "session")?;
+        let family = self.named.iter().filter(|route| route.resume.contains(pattern)).collect();
+        Some(Resume { value, family })
     }
 
     /// Why streams of this request are not recorded, if they are not.
@@ -81,9 +103,39 @@ impl Routes {
     }
 }
 
+impl Resume<'_, '_> {
+    /// Whether a run that was begun by this request is one of the family.
+    pub fn is_of(&self, method: &str, path: &str) -> bool {
+        let method = method.parse().unwrap_or(Method::POST);
+        self.family.iter().any(|route| route.pattern.matches(&method, path))
+    }
+
+    /// The rules by which the family's sessions are found, each once.
+    pub fn rules(&self) -> Vec<&SessionRule> {
+        let mut rules = Vec::new();
+        for rule in self.family.iter().flat_map(|route| &route.session) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        rules
+    }
+}
+
+impl Route {
+    fn is_of(&self, method: &Method, path: &str, headers: Option<&HeaderMap>) -> bool {
+        let holds = |condition: &Condition| headers.is_some_and(|headers| condition.holds(headers));
+        self.pattern.matches(method, path) && self.when.as_ref().is_none_or(holds)
+    }
+}
+
 impl Answers {
     /// What an answer with these headers is; `None`: no stream that is recorded.
     pub fn format(&self, headers: &HeaderMap) -> Option<Format> {
-        self.dialects.format_of(self.named.as_deref(), |name| headers.get(name)?.to_str().ok())
+        let header = |name: &str| headers.get(name)?.to_str().ok();
+        let format = |name: &String| self.dialects.format_of(Some(name), header);
+        let is = |format: &Format, name: &str| format.dialect.as_ref().is_some_and(|dialect| dialect.name == name);
+        let named = self.named.iter().find_map(|name| format(name).filter(|format| is(format, name)));
+        named.or_else(|| self.dialects.format_of(None, header))
     }
 }

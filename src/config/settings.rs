@@ -10,7 +10,8 @@ use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 use super::calls::{CallTemplate, Credential, EventValue, SteerPolicy};
 use super::network::Network;
 use super::principal::PrincipalRule;
-use super::route::{RoutePattern, SessionRule};
+use super::route::{Condition, RoutePattern};
+use super::session_rule::SessionRule;
 use super::store::Store;
 use crate::dialect::Dialects;
 use crate::session::BusyPolicy;
@@ -44,8 +45,10 @@ pub struct Config {
     pub log: LogSettings,
     /// Which streams are recorded where no route says it.
     pub intercept: Intercept,
-    /// Rules per route; the first that matches wins.
+    /// Rules per route; the first that matches wins. Those of `presets` stand behind all others.
     pub routes: Vec<Route>,
+    /// Known backends whose routes are added.
+    pub presets: Vec<String>,
     /// The wire formats that runs may speak.
     pub dialects: Dialects,
 }
@@ -204,6 +207,12 @@ pub enum Intercept {
 pub struct Route {
     /// Which requests.
     pub pattern: RoutePattern,
+    /// What else their heads must have.
+    pub when: Option<Condition>,
+    /// The preset that its options come from.
+    pub preset: Option<String>,
+    /// The path below which the preset's family stands.
+    pub base: Option<String>,
     /// Record its streams, whatever the method; `None`: as [`Config::intercept`] says.
     pub intercept: Option<bool>,
     /// `false` keeps its streams out of the log.
@@ -212,6 +221,14 @@ pub struct Route {
     pub session: Vec<SessionRule>,
     /// Whether direct callers get resumable SSE ids.
     pub ids: Ids,
+    /// How often a comment line goes to callers, so that nothing on the way takes their connection for dead.
+    pub keepalive: Keepalive,
+    /// Requests that are answered with the active run of the session that they name.
+    pub resume: Vec<RoutePattern>,
+    /// Whether a request whose session has an active run of this route gets that run.
+    pub join: bool,
+    /// What becomes of a request that repeats another.
+    pub repeats: Repeats,
     /// JSON pointer into the request body: what the user said, kept as an `input` entry.
     pub input: Option<String>,
     /// Whether clients may begin runs here with `send`; `None`: where its streams are recorded.
@@ -230,8 +247,9 @@ pub struct Route {
     pub on_disconnect: OnDisconnect,
     /// How long a run that is to end with its callers waits for one to come back.
     pub grace: Duration,
-    /// The name of the dialect of its answers; `None`: each answer shows it.
-    pub dialect: Option<String>,
+    /// The names of dialects that its answers may have; the first whose framing an answer has counts. Empty: each
+    /// answer shows it.
+    pub dialect: Vec<String>,
     /// Silence of the upstream after which the run is said to be stalled.
     pub stall: Duration,
     /// Silence of the upstream after which the run has failed.
@@ -260,6 +278,29 @@ pub enum Ids {
     Off,
 }
 
+/// How often a comment line goes to callers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keepalive {
+    /// Every 15 s to callers with our ids, who read comments as the standard says; never to others.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Every so often, to all.
+    Every(Duration),
+}
+
+/// What becomes of a request that repeats another: one with the same `Idempotency-Key`, or one whose client says
+/// that it tries again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repeats {
+    /// It gets the run of the first.
+    #[default]
+    Join,
+    /// It goes to the upstream.
+    Forward,
+}
+
 /// 1 MiB.
 const MIB: u64 = 1 << 20;
 
@@ -281,6 +322,7 @@ impl Config {
             log: LogSettings::default(),
             intercept: Intercept::default(),
             routes: Vec::new(),
+            presets: Vec::new(),
             dialects: Dialects::new([]),
         }
     }
@@ -371,15 +413,33 @@ impl Default for Shutdown {
     }
 }
 
+impl Keepalive {
+    /// How often callers get a comment line, who have our ids or have not.
+    pub fn every(self, ids: bool) -> Option<Duration> {
+        match self {
+            Keepalive::Auto => ids.then_some(Duration::from_secs(15)),
+            Keepalive::Off => None,
+            Keepalive::Every(time) => Some(time),
+        }
+    }
+}
+
 impl Route {
     /// The rules of a route that no `[[route]]` names.
     pub fn unnamed() -> Self {
         Route {
             pattern: RoutePattern { method: None, path: "/*".into() },
+            when: None,
+            preset: None,
+            base: None,
             intercept: None,
             record: true,
             session: Vec::new(),
             ids: Ids::Auto,
+            keepalive: Keepalive::default(),
+            resume: Vec::new(),
+            join: false,
+            repeats: Repeats::default(),
             input: None,
             send: None,
             on_busy: BusyPolicy::Queue,
@@ -389,7 +449,7 @@ impl Route {
             credential: None,
             on_disconnect: OnDisconnect::default(),
             grace: Duration::ZERO,
-            dialect: None,
+            dialect: Vec::new(),
             stall: Duration::from_secs(120),
             stall_limit: Duration::from_secs(15 * 60),
         }

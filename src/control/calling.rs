@@ -11,11 +11,11 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use crate::config::{Answers, CallTemplate, Route, SteerPolicy};
-use crate::control::Client;
 use crate::control::request::Sendable;
-use crate::proxy::{AcceptEncoding, Codings, Decoded, Passthrough, tell_run};
+use crate::control::{Client, plain};
+use crate::proxy::{AcceptEncoding, Codings, Passthrough, tell_run};
 use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
-use crate::server::{Body, BodyError, Peer, empty, full};
+use crate::server::{Body, Peer, empty, full};
 use crate::session::{RunId, SessionId};
 
 /// How long the upstream may take over a call beside a run's stream.
@@ -36,22 +36,26 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// The calls of `route`, for a run of `session` whose own request came from `client`: with its
+    /// The calls of `route`, for a run of `session` whose own request, for `path`, came from `client`: with its
     /// credentials, which are kept as long as the run lasts.
-    pub fn of(proxy: &Arc<Passthrough>, route: &Route, session: &SessionId, client: &Client) -> Self {
+    pub fn of(proxy: &Arc<Passthrough>, route: &Route, session: &SessionId, path: &str, client: &Client) -> Self {
         let mut headers = client.context.clone();
         headers.extend(client.credentials.clone());
-        Calls::new(proxy, route, session, client.peer, &headers)
+        Calls::new(proxy, route, session, path, client.peer, &headers)
     }
 
     pub(super) fn new(
         proxy: &Arc<Passthrough>,
         route: &Route,
         session: &SessionId,
+        path: &str,
         peer: Peer,
         headers: &HeaderMap,
     ) -> Self {
-        let call = |template: &CallTemplate| side_call(proxy.clone(), template.clone(), session, peer, headers.clone());
+        let mut known: Values = route.pattern.segments(path).into_iter().collect();
+        known.insert("session".into(), session.to_string());
+        let call =
+            |template: &CallTemplate| side_call(proxy.clone(), template.clone(), known.clone(), peer, headers.clone());
         let steer = match &route.steer {
             SteerPolicy::Forward(template) => Some(call(template)),
             SteerPolicy::Interrupt | SteerPolicy::Queue | SteerPolicy::Reject => None,
@@ -101,26 +105,21 @@ async fn exchange(
     let format = answers.format(&head.headers).filter(|_| head.status.is_success());
     // How long a silence may be is the run's business.
     let body = if format.is_some() { body.without_idle_timeout() } else { body };
-    let body = match codings.is_empty() {
-        true => body.map_err(BodyError::from).boxed_unsync(),
-        false => Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync(),
-    };
-    Ok(Answer { head: Started::new(&method, &path, head.status, &head.headers), format, body })
+    let body = plain(body, &codings);
+    let dialect = format.as_ref().and_then(|format| Some(format.dialect.as_ref()?.name.clone()));
+    let head = Started { dialect, ..Started::new(&method, &path, head.status, &head.headers) };
+    Ok(Answer { head, format, body })
 }
 
 fn side_call(
     proxy: Arc<Passthrough>,
     template: CallTemplate,
-    session: &SessionId,
+    known: Values,
     peer: Peer,
     headers: HeaderMap,
 ) -> SideCall {
-    let session = session.clone();
     SideCall::new(move |values: Values, body: Option<Bytes>| {
-        let filled = template.fill(|name| match name {
-            "session" => Some(session.as_str()),
-            name => values.get(name).map(String::as_str),
-        });
+        let filled = template.fill(|name| known.get(name).or_else(|| values.get(name)).map(String::as_str));
         let target = filled.map_err(|name| {
             tracing::debug!(name, call = %template, "the run's events have not given a value that its route's call needs");
             CallFailed { reason: "value_missing" }

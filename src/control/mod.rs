@@ -9,6 +9,7 @@ mod calling;
 mod cancelling;
 mod client;
 mod keys;
+mod plain;
 mod queueing;
 mod request;
 mod root;
@@ -18,4 +19,5 @@ mod steering;
 
 pub use calling::Calls;
 pub use client::Client;
+pub use plain::plain;
 pub use root::{Control, ControlLimits};

@@ -24,7 +24,7 @@ impl Control {
         let waiting = self.log.queue(session).await.map_err(Problem::store_unavailable)?;
         let item = |queued: QueuedRun| {
             let input = Sendable::of_item(&queued.item).and_then(|(sendable, _)| {
-                let route = self.routes.of(&sendable.method, sendable.path());
+                let route = self.routes.of(&sendable.method, sendable.path(), None);
                 sendable.input(route, &queued.run)
             });
             QueuedItem {
@@ -59,7 +59,7 @@ impl StartQueued for Control {
                 tracing::error!(%session, %run, "a queued run was written by another version; it is left to that");
                 return true;
             };
-            let route = self.routes.of(&sendable.method, sendable.path()).clone();
+            let route = self.routes.of(&sendable.method, sendable.path(), None).clone();
             let credentials = if vouched { service(&route) } else { HeaderMap::new() };
             // Its session was bound when it began to wait.
             let (claimed, parent, subject) = (None, None, None);

@@ -167,7 +167,7 @@ impl Control {
         let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
         record.source.clone_from(&sendable.source);
         let headers = sendable.call_headers(credentials);
-        let calls = Calls::new(&self.proxy, route, session, sendable.peer, &headers);
+        let calls = Calls::new(&self.proxy, route, session, sendable.path(), sendable.peer, &headers);
         let spec = RunSpec {
             session: (*session).clone(),
             run: (*run).clone(),
@@ -311,7 +311,7 @@ impl Control {
     fn route(&self, sendable: &Sendable) -> Result<Arc<Route>, Problem> {
         let (method, path) = (&sendable.method, sendable.path());
         let own = own_path(&self.limits.prefix, path).is_some();
-        let route = self.routes.of(method, path);
+        let route = self.routes.of(method, path, None);
         if own || !self.routes.may_send(route, method, path) {
             let detail = format!(
                 "`{method} {path}` is not a route that clients may send to; the operator allows it by the route's `send`"

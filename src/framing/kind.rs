@@ -18,6 +18,14 @@ pub enum Framing {
 }
 
 impl Framing {
+    const ALL: [Framing; 4] = [Framing::Sse, Framing::Lines, Framing::Prefixed, Framing::JsonArray];
+
+    /// The framing that streams of this content type may have.
+    pub fn of(content_type: &str) -> Option<Self> {
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        Framing::ALL.into_iter().find(|framing| framing.is_of(&media_type))
+    }
+
     /// Whether answers of this media type (in lower case, without parameters) may be framed so.
     pub fn is_of(self, media_type: &str) -> bool {
         match self {

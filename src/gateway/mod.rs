@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Principal;
 use crate::config::Config;
 use crate::control::Control;
+use crate::dialect::Dialects;
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::sharing::{Attendance, Publisher};
@@ -51,6 +52,8 @@ pub struct Gateway {
     pub credentials: Vec<HeaderName>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
+    /// What runs may speak.
+    pub dialects: Arc<Dialects>,
     /// What agents that write directly need.
     pub writers: Writers,
     /// Bounds and manners.

@@ -1,7 +1,7 @@
 //! One run in its original dialect: `GET /sessions/{s}/runs/{run|active}/stream`, and what a
 //! caller that comes back with `Last-Event-ID` or repeats its request is given.
 //!
-//! The same dispatched events in canonical framing, with the status, content type and dialect
+//! The same dispatched events in the canonical form of their framing, with the status, content type and dialect
 //! headers that the upstream gave. The body ends cleanly only if the upstream's did: any other end
 //! is an abort, so that no client takes half an answer for a whole one.
 
@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
+use crate::framing::{Encoder, Framing};
 use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::sse::{gone, problem, stream_headers};
@@ -21,7 +22,6 @@ use crate::log::{Bounds, Gap, PageLimits, Read};
 use crate::run::{Started, TaggedId};
 use crate::server::{Body, BodyError, Problem, empty};
 use crate::session::{After, Kind, Offset, RunId, RunState, SessionId, Terminal};
-use crate::sse::encode;
 use crate::wire::Code;
 
 /// What to send of a run.
@@ -47,11 +47,7 @@ pub async fn stream_of(
     run: &str,
     uri: &http::Uri,
 ) -> Result<Response<Body>, Problem> {
-    let after = match Query::of(uri).after()? {
-        None | Some(After::Start) => None,
-        Some(After::Offset(offset)) => Some(offset),
-        Some(_) => return Err(Problem::new(Code::BadOffset, "`after` is an offset here")),
-    };
+    let after = cursor(uri)?;
     let run = match run {
         "active" => match active(gateway, session).await? {
             Some(run) => run,
@@ -60,6 +56,15 @@ pub async fn stream_of(
         id => RunId::parse(id).map_err(|error| Problem::new(Code::BadRequest, format!("run: {error}")))?,
     };
     serve(gateway, RunStream { session: session.clone(), run, after, ids: false, origin: None }).await
+}
+
+/// The offset in the `after` of a URL; `None`: from the run's start.
+pub fn cursor(uri: &http::Uri) -> Result<Option<Offset>, Problem> {
+    match Query::of(uri).after()? {
+        None | Some(After::Start) => Ok(None),
+        Some(After::Offset(offset)) => Ok(Some(offset)),
+        Some(_) => Err(Problem::new(Code::BadOffset, "`after` is an offset here")),
+    }
 }
 
 /// The answer for a run: `204` when it is over and everything after the cursor was delivered.
@@ -81,8 +86,15 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
         return Ok(open(no_content()));
     }
     let subscription = gateway.hub.subscribe(&session, After::Offset(from), false).await.map_err(problem)?;
-    let mut reader =
-        Reader { gateway: gateway.clone(), cursor: subscription.cursor, run, ids, ended: None, over: false };
+    let mut reader = Reader {
+        gateway: gateway.clone(),
+        cursor: subscription.cursor,
+        run,
+        ids,
+        encoder: Encoder::new(framing(gateway, &head)),
+        ended: None,
+        over: false,
+    };
     let first = match reader.next().await {
         Next::Gap(gap) => return Err(gone(&gap)),
         // Any other end is one of this answer only: a `204` would tell the client to ask no more.
@@ -139,6 +151,16 @@ async fn head_of(
     }
 }
 
+/// How the events of a run are framed: as its dialect says; where nobody here knows that (it is in the
+/// configuration of another instance), as its content type says.
+fn framing(gateway: &Gateway, head: &Started) -> Framing {
+    let Some(name) = &head.dialect else { return Framing::Sse };
+    if let Some(dialect) = gateway.dialects.named(name) {
+        return dialect.framing;
+    }
+    head.headers.get("content-type").and_then(|value| Framing::of(value)).unwrap_or_default()
+}
+
 /// Tells the caller which session and run it has.
 pub fn name_run(headers: &mut HeaderMap, session: &SessionId, run: &RunId, started: Option<Offset>) {
     let mut put = |name: &'static str, value: String| {
@@ -184,6 +206,7 @@ struct Reader {
     cursor: Cursor,
     run: RunId,
     ids: bool,
+    encoder: Encoder,
     ended: Option<Result<(), &'static str>>,
     /// Everything up to the run's terminal was delivered.
     over: bool,
@@ -229,7 +252,7 @@ impl Reader {
                 let tagged =
                     self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, item.offset()).to_string());
                 let id = tagged.as_deref().or(record.id.as_deref());
-                encode(record.event.as_deref(), &record.data, id, out);
+                self.encoder.write(record.event.as_deref(), &record.data, id, out);
             }
             // The event is not in the log: a body without it would look whole.
             Kind::EventDropped => self.ended = Some(Err("the run has an event that was too large to keep")),
@@ -242,6 +265,9 @@ impl Reader {
                     Terminal::Cancelled => Err("the run was cancelled"),
                     Terminal::Interrupted => Err("the run was interrupted"),
                 });
+                if self.ended == Some(Ok(())) {
+                    self.encoder.end(out);
+                }
             }
             Kind::Result => out.extend_from_slice(record.data.as_bytes()),
             Kind::Input | Kind::Steer | Kind::Status => {}
@@ -311,7 +337,8 @@ async fn active(gateway: &Gateway, session: &SessionId) -> Result<Option<RunId>,
     }
 }
 
-fn no_content() -> Response<Body> {
+/// There is nothing (more) to send.
+pub fn no_content() -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response

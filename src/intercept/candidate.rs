@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, request};
 
+use super::interceptor::accepts_stream;
 use crate::config::{Ids, Route};
 use crate::control::Client;
 use crate::json_pointer;
@@ -48,7 +49,6 @@ impl Candidate {
         body: Option<&Bytes>,
         client: Client,
     ) -> Result<Self, Problem> {
-        let accepts_stream = head.headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
         let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Candidate {
             method: head.method.clone(),
@@ -62,7 +62,7 @@ impl Candidate {
             tagging: match route.ids {
                 Ids::Off => Tagging::Off,
                 Ids::On => Tagging::On,
-                Ids::Auto if head.method == Method::GET && accepts_stream => Tagging::UnlessTheirs,
+                Ids::Auto if head.method == Method::GET && accepts_stream(&head.headers) => Tagging::UnlessTheirs,
                 Ids::Auto => Tagging::Off,
             },
             client,

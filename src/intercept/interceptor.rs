@@ -19,14 +19,14 @@ use super::claim::Fate;
 use super::fingerprint::Fingerprint;
 use super::scope::Scope;
 use crate::config::{Config, KeptOut, OnDisconnect, Route, Routes};
-use crate::control::{Calls, Client};
+use crate::control::{Calls, Client, plain};
 use crate::dialect::Format;
+use crate::framing::Framing;
 use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{
-    AcceptEncoding, Basis, Codings, Decoded, Named, Passthrough, UpstreamBody, buffer, is_event_stream, needs_body,
-    problem, tell_run,
+    AcceptEncoding, Basis, Codings, Named, Passthrough, UpstreamBody, buffer, needs_body, problem, tell_run,
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
@@ -87,14 +87,20 @@ impl Interceptor {
             return self.resume(id, request.headers().get(header::ORIGIN).cloned()).await;
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let route = self.routes.of(&method, &path);
         let upgrade = request.headers().contains_key(header::UPGRADE);
+        let resume = self.routes.resume(&method, &path, request.headers()).filter(|_| !upgrade);
+        if let Some(resume) = resume {
+            let answer = self.resume_active(&resume, request.uri(), request.headers()).await;
+            return answer.unwrap_or_else(Problem::into_response);
+        }
+        let route = self.routes.of(&method, &path, Some(request.headers()));
         let kept_out = if upgrade { Some(KeptOut::Method) } else { self.routes.kept_out(route, &method, &path) };
         let Some(kept_out) = kept_out else {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
         };
         let response = self.proxy.handle(request, peer).await;
-        match response.status().is_success() && is_event_stream(response.headers()) {
+        let streams = response.status().is_success() && self.routes.answers(route).format(response.headers()).is_some();
+        match streams {
             true => self.unrecorded(response, reason(kept_out), &method, &path),
             false => response,
         }
@@ -182,37 +188,40 @@ impl Interceptor {
         fate: &mut Option<Fate>,
     ) -> Result<Response<Body>, Problem> {
         let (mut head, body) = self.proxy.send(request).await.map_err(problem)?.into_parts();
-        let plain = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
+        let untouched = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
         let format = self.routes.answers(route).format(&head.headers).filter(|_| head.status.is_success());
-        let Some(format) = format else { return Ok(self.proxy.respond(head, plain(body))) };
+        let Some(format) = format else {
+            let streams = head.status.is_success() && is_lines(&head.headers);
+            let response = self.proxy.respond(head, untouched(body));
+            return Ok(match streams {
+                true => self.unrecorded(response, NotRecorded::Dialect, &candidate.method, &candidate.path),
+                false => response,
+            });
+        };
         let kept_out = head.headers.remove(RECORD).is_some_and(|value| value == "no");
         if kept_out {
-            let response = self.proxy.respond(head, plain(body));
+            let response = self.proxy.respond(head, untouched(body));
             return Ok(self.unrecorded(response, NotRecorded::Upstream, &candidate.method, &candidate.path));
         }
         let named = candidate.identity.settle(&head.headers);
         if self.gateway.log.health_of(&named.session) != StoreHealth::Up {
-            let response = self.proxy.respond(head, plain(body));
+            let response = self.proxy.respond(head, untouched(body));
             return Ok(self.unrecorded(response, NotRecorded::Store, &candidate.method, &candidate.path));
         }
         let codings = match Codings::of(&head.headers) {
             Ok(codings) => codings,
             Err(unknown) => {
                 tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
-                let response = self.proxy.respond(head, plain(body));
+                let response = self.proxy.respond(head, untouched(body));
                 return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
             }
         };
         // How long a silence may be is the run's business.
-        let body = body.without_idle_timeout();
-        let body = match codings.is_empty() {
-            true => plain(body),
-            false => {
-                head.headers.remove(header::CONTENT_ENCODING);
-                head.headers.remove(header::CONTENT_LENGTH);
-                Decoded::new(&codings, body).map_err(BodyError::from).boxed_unsync()
-            }
-        };
+        let body = plain(body.without_idle_timeout(), &codings);
+        if !codings.is_empty() {
+            head.headers.remove(header::CONTENT_ENCODING);
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         Ok(self.begin(route, candidate, named, Streaming { head, format, body }, fate.take()).await)
     }
 
@@ -227,6 +236,8 @@ impl Interceptor {
     ) -> Response<Body> {
         let Streaming { head, format, body } = answer;
         let run = candidate.run;
+        // Only event streams have ids.
+        let tagging = if format.framing == Framing::Sse { candidate.tagging } else { Tagging::Off };
         let source = candidate.source.map(bytestring::ByteString::from);
         let parent = candidate.parent.as_ref().map(RunId::to_string);
         let grace = grace(route);
@@ -245,7 +256,7 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
-        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.client);
+        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.path, &candidate.client);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
@@ -261,7 +272,7 @@ impl Interceptor {
             on_cancel: calls.cancel,
             steer: calls.steer,
             format,
-            ids: candidate.tagging,
+            ids: tagging,
             grace,
             stall: route.stall,
             stall_limit: route.stall_limit,
@@ -274,7 +285,7 @@ impl Interceptor {
         let mut response = self.proxy.respond(head, begun.body.boxed_unsync());
         response.extensions_mut().insert(RequestOutcome::Recorded);
         let headers = response.headers_mut();
-        if candidate.tagging != Tagging::Off {
+        if tagging != Tagging::Off {
             headers.remove(header::CONTENT_LENGTH);
         }
         name_run(headers, &named.session, &run, begun.started);
@@ -336,9 +347,21 @@ fn reason(kept_out: KeptOut) -> NotRecorded {
     }
 }
 
+/// Whether an answer is a stream of lines. Those of other framings cannot be told from answers that are no
+/// streams, unless a dialect says so.
+fn is_lines(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.and_then(Framing::of) == Some(Framing::Lines)
+}
+
 /// The id of ours that a client sends back, if it sends one.
 fn resumed(headers: &HeaderMap) -> Option<TaggedId> {
     TaggedId::parse(headers.get(LAST_EVENT_ID)?.to_str().ok()?)
+}
+
+/// Whether a caller asks for an event stream and nothing else, as an EventSource does.
+pub(super) fn accepts_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream")
 }
 
 /// Lets a page of another origin read our headers, where the upstream lets it read the answer.

@@ -11,6 +11,7 @@ mod fingerprint;
 mod interceptor;
 mod once;
 mod repeat;
+mod resuming;
 mod returning;
 mod scope;
 

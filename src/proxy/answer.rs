@@ -5,8 +5,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
@@ -45,12 +43,6 @@ impl Afterwards {
             Afterwards::Close => drop(link),
         }
     }
-}
-
-/// Whether the media type is `text/event-stream`, whatever its parameters and case.
-pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
 }
 
 /// The body of the upstream's answer. Ends cleanly only if the upstream ended it cleanly; dropped

@@ -6,15 +6,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame};
-use tokio::io::{AsyncRead, BufReader};
+use tokio::io::AsyncRead;
 use tokio_util::io::{StreamReader, poll_read_buf};
 
+use super::coding::Coding;
 use super::headers::tokens;
 
 /// The answer uses a coding that we cannot undo.
@@ -29,8 +29,8 @@ const PIECE: usize = 16 << 10;
 /// Most codings on top of each other. Real answers have one.
 const LAYERS: usize = 4;
 
-/// A body without its content codings. Trailers pass through. Fails on garbage, and when the
-/// encoded data ends before its own end mark.
+/// A body without its content codings. Trailers pass through. Fails on garbage, when the encoded data ends
+/// before its own end mark, and when something follows that mark.
 pub struct Decoded<E> {
     layers: Pin<Box<dyn AsyncRead + Send>>,
     encoded: Arc<Mutex<Seen<E>>>,
@@ -55,24 +55,10 @@ impl<E: Send + 'static> Decoded<E> {
         let data = Data { body, seen: encoded.clone(), failed: false };
         let mut layers: Pin<Box<dyn AsyncRead + Send>> = Box::pin(StreamReader::new(data));
         for coding in codings.0.iter().rev() {
-            let reader = BufReader::new(layers);
-            layers = match coding {
-                Coding::Gzip => Box::pin(GzipDecoder::new(reader)),
-                Coding::Zlib => Box::pin(ZlibDecoder::new(reader)),
-                Coding::Brotli => Box::pin(BrotliDecoder::new(reader)),
-                Coding::Zstd => Box::pin(ZstdDecoder::new(reader)),
-            };
+            layers = coding.layer(layers);
         }
         Decoded { layers, encoded, buffer: BytesMut::new(), over: false }
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Coding {
-    Gzip,
-    Zlib,
-    Brotli,
-    Zstd,
 }
 
 /// The codings of a body, in the order in which they were applied (RFC 9110 §8.4).
@@ -84,14 +70,9 @@ impl Codings {
     pub fn of(headers: &HeaderMap) -> Result<Self, UnknownCoding> {
         let mut found = Vec::new();
         for token in tokens(headers, &CONTENT_ENCODING) {
-            found.push(match token.to_ascii_lowercase().as_str() {
-                "identity" => continue,
-                "gzip" | "x-gzip" => Coding::Gzip,
-                "deflate" => Coding::Zlib,
-                "br" => Coding::Brotli,
-                "zstd" => Coding::Zstd,
-                _ => return Err(UnknownCoding(token.to_owned())),
-            });
+            if !token.eq_ignore_ascii_case("identity") {
+                found.push(Coding::named(token).ok_or_else(|| UnknownCoding(token.to_owned()))?);
+            }
         }
         if found.len() > LAYERS {
             return Err(UnknownCoding(format!("{} layers", found.len())));
@@ -301,6 +282,69 @@ mod tests {
             sender.try_send(Err("reset")).expect("sent");
             assert_eq!(next(&mut body, EVENTS[0].len()).await, EVENTS[0], "{coding}");
             assert!(matches!(body.frame().await, Some(Err(DecodeError::Body("reset")))), "{coding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_end_of_the_encoded_data_is_an_error_after_its_last_event() {
+        for coding in ["gzip", "deflate", "br", "zstd"] {
+            for apart in [false, true] {
+                let (sender, mut body) = decoded(coding);
+                let mut whole: Vec<u8> = compressed(coding).await.into_iter().flatten().collect();
+                if !apart {
+                    whole.extend_from_slice(b"<html>");
+                }
+                sender.try_send(Ok(Frame::data(whole.into()))).expect("sent");
+                let all = EVENTS.concat();
+                assert_eq!(next(&mut body, all.len()).await, all, "{coding}");
+                if apart {
+                    sender.try_send(Ok(Frame::data(Bytes::from_static(b"<html>")))).expect("sent");
+                }
+                drop(sender);
+                assert!(matches!(body.frame().await, Some(Err(DecodeError::Garbage(_)))), "{coding}, apart: {apart}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_encoded_data_is_not_the_end_of_the_body() {
+        for coding in ["gzip", "deflate", "br", "zstd"] {
+            let (sender, mut body) = decoded(coding);
+            let whole: Vec<u8> = compressed(coding).await.into_iter().flatten().collect();
+            sender.try_send(Ok(Frame::data(whole.into()))).expect("sent");
+            sender.try_send(Err("reset")).expect("sent");
+            let all = EVENTS.concat();
+            assert_eq!(next(&mut body, all.len()).await, all, "{coding}");
+            assert!(matches!(body.frame().await, Some(Err(DecodeError::Body("reset")))), "{coding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn deflate_without_the_wrapper_that_it_should_have_is_read_too() {
+        let (sender, mut body) = decoded("deflate");
+        let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), Compression::fast());
+        for event in EVENTS {
+            deflate.write_all(event.as_bytes()).expect("written");
+            deflate.flush().expect("flushed");
+            sender.try_send(Ok(Frame::data(std::mem::take(deflate.get_mut()).into()))).expect("sent");
+            assert_eq!(next(&mut body, event.len()).await, event);
+        }
+        sender.try_send(Ok(Frame::data(deflate.finish().expect("ended").into()))).expect("sent");
+        drop(sender);
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn members_behind_each_other_are_one_body() {
+        for coding in ["gzip", "zstd"] {
+            let (sender, mut body) = decoded(coding);
+            for _ in 0..2 {
+                let whole: Vec<u8> = compressed(coding).await.into_iter().flatten().collect();
+                sender.try_send(Ok(Frame::data(whole.into()))).expect("sent");
+                assert_eq!(next(&mut body, EVENTS.concat().len()).await, EVENTS.concat(), "{coding}");
+            }
+            drop(sender);
+            assert!(body.frame().await.is_none(), "{coding}");
         }
     }
 

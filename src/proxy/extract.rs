@@ -19,21 +19,9 @@ pub(super) fn value(rule: &SessionRule, head: &request::Parts, body: Option<&[u8
             path_segment(pattern, head.uri.path(), "session").map(|segment| percent_decoded(segment, false))
         }
         SessionRule::Json(at) => json_pointer::find(body?, at).and_then(scalar),
-        SessionRule::ResponseHeader(_) => None,
+        SessionRule::ResponseHeader(_) | SessionRule::AnswerJson(_) | SessionRule::EventJson(_) => None,
     };
     found.filter(|value| !value.is_empty())
-}
-
-/// The rule as the configuration writes it.
-pub(super) fn name(rule: &SessionRule) -> String {
-    match rule {
-        SessionRule::Header(name) => format!("header:{name}"),
-        SessionRule::Query(name) => format!("query:{name}"),
-        SessionRule::Cookie(name) => format!("cookie:{name}"),
-        SessionRule::Path(pattern) => format!("path:{pattern}"),
-        SessionRule::Json(pointer) => format!("json:{pointer}"),
-        SessionRule::ResponseHeader(name) => format!("response-header:{name}"),
-    }
 }
 
 /// The first line of a field.
@@ -50,7 +38,7 @@ fn query(query: &str, name: &str) -> Option<Vec<u8>> {
 }
 
 /// The text of a JSON string, or a JSON number as it is written.
-fn scalar(value: &RawValue) -> Option<Vec<u8>> {
+pub(super) fn scalar(value: &RawValue) -> Option<Vec<u8>> {
     match value.get().as_bytes().first()? {
         b'"' => serde_json::from_str::<String>(value.get()).ok().map(String::into_bytes),
         b'-' | b'0'..=b'9' => Some(value.get().as_bytes().to_vec()),
@@ -59,7 +47,7 @@ fn scalar(value: &RawValue) -> Option<Vec<u8>> {
 }
 
 /// Undoes percent encoding; what is not a valid escape stays as it is.
-fn percent_decoded(text: &str, plus_is_space: bool) -> Vec<u8> {
+pub(super) fn percent_decoded(text: &str, plus_is_space: bool) -> Vec<u8> {
     let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
     let (bytes, mut decoded, mut i) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
     while let Some(&byte) = bytes.get(i) {

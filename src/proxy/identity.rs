@@ -73,7 +73,7 @@ pub fn identify(rules: &[SessionRule], head: &request::Parts, body: Option<&[u8]
     let mut basis = Basis::New;
     for rule in rules {
         if let Some(value) = extract::value(rule, head, body) {
-            let session = session(&extract::name(rule), &value);
+            let session = session(&rule.to_string(), &value);
             return Ok(Identity { response_headers, named: Named { session, basis: Basis::Rule } });
         }
         match rule {
@@ -83,6 +83,20 @@ pub fn identify(rules: &[SessionRule], head: &request::Parts, body: Option<&[u8]
         }
     }
     Ok(Identity { response_headers, named: Named { session: SessionId::from_random(crate::random::u128()), basis } })
+}
+
+/// The sessions that any of `rules` makes of a value, which stands percent-encoded in a path; each once, in the
+/// order of the rules. They differ only where the value is no id.
+pub fn sessions_named(rules: &[&SessionRule], encoded: &str) -> Vec<SessionId> {
+    let value = extract::percent_decoded(encoded, false);
+    let mut sessions = Vec::new();
+    for rule in rules {
+        let session = session(&rule.to_string(), &value);
+        if !sessions.contains(&session) {
+            sessions.push(session);
+        }
+    }
+    sessions
 }
 
 impl Identity {
@@ -113,7 +127,7 @@ impl Identity {
     pub fn settle(&self, answer: &HeaderMap) -> Named {
         let told = self.response_headers.iter().find_map(|name| {
             let value = extract::header(answer, name).filter(|value| !value.is_empty())?;
-            Some(session(&extract::name(&SessionRule::ResponseHeader(name.clone())), &value))
+            Some(session(&SessionRule::ResponseHeader(name.clone()).to_string(), &value))
         });
         told.map_or_else(|| self.named.clone(), |session| Named { session, basis: Basis::Rule })
     }
@@ -186,6 +200,16 @@ mod tests {
         assert_ne!(one, settled(&[by_header("b")], &[("b", "chat 42")], None), "another rule, another session");
         assert_ne!(one, settled(&[by_header("a")], &[("a", "chat 43")], None));
         assert_ne!(session("ab", b"c "), session("a", b"bc "));
+    }
+
+    #[test]
+    fn a_value_in_a_path_names_the_session_that_a_rule_makes_of_it() {
+        let (json, header) = (SessionRule::Json("/id".into()), by_header("a"));
+        let posted =
+            |id: &str| settled(std::slice::from_ref(&json), &[], Some(&format!("{{\"id\":\"{id}\"}}"))).session;
+        assert_eq!(sessions_named(&[&json, &header], "chat-42"), [posted("chat-42")]);
+        let two = sessions_named(&[&json, &header], "chat%2042");
+        assert_eq!((two.len(), &two[0]), (2, &posted("chat 42")));
     }
 
     #[test]

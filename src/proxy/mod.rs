@@ -11,6 +11,7 @@
 mod ambiguous;
 mod answer;
 mod buffer;
+mod coding;
 mod decompress;
 mod dial;
 mod expect;
@@ -25,12 +26,12 @@ mod target;
 mod upgrade;
 mod upstream;
 
-pub use answer::{UpstreamBody, is_event_stream};
+pub use answer::UpstreamBody;
 pub use buffer::buffer;
 pub use decompress::{Codings, DecodeError, Decoded, UnknownCoding};
 pub use failure::{SetupError, UpstreamError};
 pub use forwarded::Forwarding;
-pub use identity::{Basis, Identity, Named, identify, needs_body, tell_run};
+pub use identity::{Basis, Identity, Named, identify, needs_body, sessions_named, tell_run};
 pub use passthrough::{AcceptEncoding, Passthrough, problem};
 pub use target::Target;
 pub use upgrade::is_sidestream_upgrade;

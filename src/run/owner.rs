@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use crate::framing::Decoder;
 use crate::log::{Append, Fence, Lost, OnBusy, OpenRun, Opened, Writer};
 use crate::run::books::{Batch, Books};
 use crate::run::call::Found;
@@ -30,7 +31,6 @@ use crate::run::orders::{Order, Orders};
 use crate::run::runs::Life;
 use crate::run::{Dropped, Runs};
 use crate::session::{InstanceId, Kind, Offset, Record, RunId, SessionId, Terminal};
-use crate::sse::Decoder;
 
 /// Bytes of a run that may wait for the store beside one event of the largest size; then the
 /// upstream is not read on.
@@ -130,7 +130,7 @@ impl Owner {
     ) -> Self {
         let fence = Fence { counter: 1, nonce: format!("{:032x}", crate::random::u128()).into() };
         Owner {
-            decoder: Decoder::new(runs.settings.event_bytes),
+            decoder: Decoder::new(spec.format.framing, runs.settings.event_bytes),
             books: Books::new(spec.opening.len() as u64),
             durability: Durability::Stored,
             stored_n: 0,

@@ -8,8 +8,14 @@ use serde::{Deserialize, Serialize};
 
 /// Response headers that a resumed or joined answer carries again. Never cookies, request ids or
 /// anything that was meant for the first caller alone.
-const REPLAYED: [&str; 5] =
-    ["content-type", "content-language", "x-vercel-ai-ui-message-stream", "mcp-session-id", "x-accel-buffering"];
+const REPLAYED: [&str; 6] = [
+    "content-type",
+    "content-language",
+    "x-vercel-ai-ui-message-stream",
+    "x-vercel-ai-data-stream",
+    "mcp-session-id",
+    "x-accel-buffering",
+];
 
 /// What the upstream lets pages of other origins do with the answer; carried again only where the
 /// same request is made again, and only for an origin that it names.
@@ -74,7 +80,16 @@ impl Started {
     /// What the upstream's answer said, for a run that was open before: the data of its `answered`
     /// status.
     pub fn answered(&self) -> serde_json::Value {
-        serde_json::json!({"code": "answered", "status": self.status, "headers": self.headers, "cors": self.cors})
+        let mut said = serde_json::json!({
+            "code": "answered",
+            "status": self.status,
+            "headers": self.headers,
+            "cors": self.cors,
+        });
+        if let Some(dialect) = &self.dialect {
+            said["dialect"] = dialect.as_str().into();
+        }
+        said
     }
 
     /// Reads the data of a status entry; `None`: it is not an `answered`.

@@ -43,7 +43,7 @@ pub(super) fn is_data(line: &[u8]) -> bool {
 /// The text of a value, invalid sequences replaced by U+FFFD (Encoding Standard, "UTF-8 decode
 /// without BOM"). Decoding value by value equals decoding the stream: what delimits a value is
 /// ASCII, and an ASCII byte ends any unfinished sequence. A view of `bytes` where those are valid.
-pub(super) fn text(bytes: Bytes) -> ByteString {
+pub(crate) fn text(bytes: Bytes) -> ByteString {
     ByteString::try_from(bytes.clone()).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into())
 }
 

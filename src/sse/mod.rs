@@ -20,3 +20,4 @@ mod oversize;
 pub use decode::Decoder;
 pub use encode::encode;
 pub use frame::{Event, Frame, Tail};
+pub(crate) use line::text;

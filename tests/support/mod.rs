@@ -9,6 +9,8 @@ mod agent;
 mod fault_proxy;
 mod http;
 mod message;
+#[allow(dead_code, reason = "used by some of the test binaries")]
+mod player;
 mod process;
 mod recordings;
 #[allow(dead_code, unreachable_pub, reason = "shared with other test binaries")]
@@ -36,7 +38,11 @@ pub(crate) use http::{Answer, Ask, End};
 pub(crate) use message::Offset;
 pub(crate) use message::{Message, events_of, terminal_of};
 #[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use player::{Ending, Play, Player, ROUTES};
+#[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use process::Process;
+#[allow(unused_imports, reason = "used by some of the test binaries")]
+pub(crate) use recordings::whole_part;
 pub(crate) use recordings::{Event, Recording, events_in, events_in_after, recordings};
 #[allow(unused_imports, reason = "used by some of the test binaries")]
 pub(crate) use redis_cluster::{ClusterFailover, RedisCluster, RedisClusterOptions};

@@ -33,6 +33,88 @@ impl Recording {
     pub(crate) fn events(&self) -> Vec<Event> {
         events_in(&self.body)
     }
+
+    /// The same of its first bytes, in whatever framing it has.
+    pub(crate) fn events_before(&self, cut: usize) -> Vec<Event> {
+        let stream = &self.body[..cut];
+        let whole = std::str::from_utf8(&stream[..whole_part(&self.file, stream)]);
+        let event = |name: &str, data: &str| Event { name: name.into(), data: data.into(), id: String::new() };
+        match self.file.rsplit_once('.').unwrap().1 {
+            "json" => {
+                let text = whole.unwrap().trim_end().trim_end_matches([',', ']']);
+                let closed = if text.is_empty() { "[]".to_owned() } else { format!("{text}]") };
+                let elements: Vec<&serde_json::value::RawValue> = serde_json::from_str(&closed).unwrap();
+                elements.into_iter().map(|element| event("message", element.get())).collect()
+            }
+            "txt" => {
+                whole.unwrap().lines().map(|line| line.split_once(':').unwrap()).map(|(c, d)| event(c, d)).collect()
+            }
+            "ndjson" => whole.unwrap().lines().map(|line| event("message", line)).collect(),
+            _ => events_in(stream),
+        }
+    }
+
+    /// The content type of its answer.
+    pub(crate) fn content_type(&self) -> &'static str {
+        match self.file.rsplit_once('.').unwrap().1 {
+            "json" => "application/json; charset=UTF-8",
+            "txt" => "text/plain; charset=utf-8",
+            "ndjson" => "application/x-ndjson",
+            _ => "text/event-stream; charset=utf-8",
+        }
+    }
+
+    /// Where the tests ask for it: the path says what it is, where its head does not.
+    pub(crate) fn path(&self) -> String {
+        let framing = match self.file.rsplit_once('.').unwrap().1 {
+            "json" => "array",
+            "txt" => "prefixed",
+            "ndjson" => "lines",
+            _ => "sse",
+        };
+        format!("/{framing}/{}", self.file)
+    }
+}
+
+/// The part of `stream` that is whole: up to the end of the last event, blank line or comment that is complete.
+/// Of a stream that breaks off there, the direct caller has this and no byte more.
+pub(crate) fn whole_part(file: &str, stream: &[u8]) -> usize {
+    if file.ends_with(".json") {
+        return whole_elements(stream);
+    }
+    if !file.contains(".sse") {
+        return stream.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    }
+    let (mut whole, mut line, mut begun) = (0, 0, false);
+    for (at, byte) in stream.iter().enumerate().filter(|(_, byte)| matches!(byte, b'\n' | b'\r')) {
+        let rest_of_crlf = *byte == b'\n' && at > 0 && stream[at - 1] == b'\r';
+        if rest_of_crlf {
+            whole += usize::from(whole == at);
+        } else if at == line || (stream[line] == b':' && !begun) {
+            (whole, begun) = (at + 1, false);
+        } else {
+            begun |= stream[line] != b':';
+        }
+        line = at + 1;
+    }
+    whole
+}
+
+/// The same of a JSON array.
+fn whole_elements(stream: &[u8]) -> usize {
+    let (mut whole, mut depth, mut string, mut escaped) = (0, 0, false, false);
+    for (at, byte) in stream.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => string = !string,
+            b'{' | b'[' if !string => depth += 1,
+            b'}' | b']' if !string => depth -= 1,
+            _ => {}
+        }
+        whole = if depth < 2 { at + 1 } else { whole };
+    }
+    whole
 }
 
 /// Every recording, by file name.

@@ -64,6 +64,12 @@ impl ScriptedAgent {
         within("a request to the upstream", self.requests.recv()).await.unwrap()
     }
 
+    /// The next request, whenever it comes.
+    #[allow(dead_code, reason = "used by some of the test binaries")]
+    pub(crate) async fn next(&mut self) -> Option<Asked> {
+        self.requests.recv().await
+    }
+
     /// How many connections there were.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)

@@ -8,10 +8,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{CallerEnd, Durability, End, Owner, Tagging};
+use crate::framing::Decoder;
 use crate::run::BrokenOff;
 use crate::server::BodyError;
 use crate::session::{Kind, Record, RunState, Terminal};
-use crate::sse::{Decoder, Event, Frame};
+use crate::sse::{Event, Frame};
 use crate::telemetry::{EventDropped, Fact, RunEnded, RunResumed, RunStalled};
 
 /// How much of an unfinished last block is kept on the terminal entry.
@@ -113,8 +114,12 @@ impl Owner {
         if let Some(whole) = self.whole.take() {
             return self.result(whole);
         }
-        let decoder = std::mem::replace(&mut self.decoder, Decoder::new(self.runs.settings.event_bytes));
-        let tail = decoder.finish().raw;
+        let next = Decoder::new(self.spec.format.framing, self.runs.settings.event_bytes);
+        let (last, tail) = std::mem::replace(&mut self.decoder, next).finish();
+        if let Some(last) = last {
+            self.frame(last);
+        }
+        let tail = tail.raw;
         if !tail.is_empty() {
             self.books.filler(tail.clone());
         }

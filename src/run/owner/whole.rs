@@ -5,6 +5,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use super::{CallerEnd, End, Owner};
+use crate::framing::Decoder;
 use crate::run::Dropped;
 use crate::run::call::Answer;
 use crate::server::Body;
@@ -50,7 +51,10 @@ impl Owner {
         self.spec.status = Some(answer.head.status);
         self.status(answer.head.answered());
         match answer.format {
-            Some(format) => self.spec.format = format,
+            Some(format) => {
+                self.decoder = Decoder::new(format.framing, self.runs.settings.event_bytes);
+                self.spec.format = format;
+            }
             None => self.whole = Some(Whole::new(self.runs.settings.event_bytes)),
         }
         answer.body

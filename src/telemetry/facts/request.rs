@@ -104,11 +104,13 @@ pub enum NotRecorded {
     Store,
     /// Its content coding is not known.
     Coding,
+    /// It is no event stream, and its route does not say what it is.
+    Dialect,
 }
 
 impl NotRecorded {
-    pub(in crate::telemetry) const ALL: [Self; 6] =
-        [Self::Method, Self::Intercept, Self::Route, Self::Upstream, Self::Store, Self::Coding];
+    pub(in crate::telemetry) const ALL: [Self; 7] =
+        [Self::Method, Self::Intercept, Self::Route, Self::Upstream, Self::Store, Self::Coding, Self::Dialect];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
@@ -119,6 +121,7 @@ impl NotRecorded {
             Self::Upstream => "upstream",
             Self::Store => "store",
             Self::Coding => "coding",
+            Self::Dialect => "dialect",
         }
     }
 }
@@ -142,6 +145,11 @@ impl Fact for StreamNotRecorded<'_> {
                 route,
                 reason,
                 "stream not recorded; to record it: [[route]] match = \"{route}\", intercept = true"
+            ),
+            NotRecorded::Dialect => tracing::info!(
+                route,
+                reason,
+                "stream of lines not recorded; to record it: [[route]] match = \"{route}\", dialect = \"ndjson\" (or \"ollama\")"
             ),
             _ => tracing::info!(route, reason, "stream not recorded"),
         }

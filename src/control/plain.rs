@@ -1,0 +1,23 @@
+//! The upstream's answer as a run reads it: without its content coding.
+
+use http_body_util::BodyExt;
+
+use crate::proxy::{Codings, DecodeError, Decoded, UpstreamBody};
+use crate::run::BrokenOff;
+use crate::server::{Body, BodyError};
+
+/// The body without its codings. One that is not what its head says breaks off, and its run fails with
+/// `content_coding`.
+pub fn plain(body: UpstreamBody, codings: &Codings) -> Body {
+    if codings.is_empty() {
+        return body.map_err(BodyError::from).boxed_unsync();
+    }
+    let broken = |error| match error {
+        DecodeError::Body(error) => BodyError::from(error),
+        DecodeError::Garbage(error) => {
+            tracing::warn!(%error, "the upstream's answer is not encoded as its Content-Encoding says");
+            BrokenOff("content_coding").into()
+        }
+    };
+    Decoded::new(codings, body).map_err(broken).boxed_unsync()
+}
