@@ -26,7 +26,8 @@ use crate::gateway::Gateway;
 use crate::gateway::run_stream::{self, RunStream, name_run};
 use crate::log::{OnBusy, StoreHealth};
 use crate::proxy::{
-    AcceptEncoding, Basis, Codings, Named, Passthrough, UpstreamBody, buffer, needs_body, problem, tell_run,
+    AcceptEncoding, Basis, Codings, Identity, Named, Passthrough, UpstreamBody, buffer, identify, needs_body, problem,
+    tell_run,
 };
 use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
@@ -98,6 +99,13 @@ impl Interceptor {
         let Some(kept_out) = kept_out else {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
         };
+        if kept_out == KeptOut::Method && !upgrade {
+            match self.resume_by_get(route, &request).await {
+                Ok(Some(answer)) => return answer,
+                Ok(None) => {}
+                Err(problem) => return problem.into_response(),
+            }
+        }
         let response = self.proxy.handle(request, peer).await;
         let streams = response.status().is_success() && self.routes.answers(route).format(response.headers()).is_some();
         match streams {
@@ -126,7 +134,7 @@ impl Interceptor {
         let client = Client { subject, ..client };
         let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
-        if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
+        if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate.identity, &candidate.path).await? {
             return Ok(answer);
         }
         let scope = Scope::of(&head, |headers| self.gateway.principal.secret(headers));
@@ -303,16 +311,35 @@ impl Interceptor {
         self.serve(wanted).await.unwrap_or_else(Problem::into_response)
     }
 
+    /// The rest of a run that a POST began, for a client that comes back for it with a GET, as MCP's
+    /// do: the GETs of its route are not recorded. An upstream that is asked for the rest itself may
+    /// give it to that client alone and end the stream that we read.
+    async fn resume_by_get(
+        &self,
+        route: &Route,
+        request: &Request<Incoming>,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        if !request.headers().contains_key(LAST_EVENT_ID) || route.session.is_empty() {
+            return Ok(None);
+        }
+        let (mut head, ()) = Request::new(()).into_parts();
+        (head.method, head.uri) = (request.method().clone(), request.uri().clone());
+        head.headers = request.headers().clone();
+        let identity = identify(&route.session, &head, None)?;
+        self.resume_upstreams_own(&head.headers, &identity, head.uri.path()).await
+    }
+
     /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
-    /// the session's newest run does not have is the upstream's business.
+    /// neither the session's newest run nor its active ones have is the upstream's business.
     async fn resume_upstreams_own(
         &self,
         headers: &HeaderMap,
-        candidate: &Candidate,
+        identity: &Identity,
+        path: &str,
     ) -> Result<Option<Response<Body>>, Problem> {
         let id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-        let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
-        let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
+        let (Some(id), Some(session)) = (id, identity.named_by_request()) else { return Ok(None) };
+        let found = run_stream::find_upstream_id(&self.gateway, session, path, id).await?;
         let Some((run, offset)) = found else { return Ok(None) };
         let origin = headers.get(header::ORIGIN).cloned();
         let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
