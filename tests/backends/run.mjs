@@ -2,8 +2,10 @@
 import { results } from "./lib/suite.mjs";
 
 const all = ["fastapi", "openai-compatible", "anthropic", "ag-ui", "mcp", "ai-sdk", "eventsource", "langgraph"];
+// The part of a suite that needs no Python.
+const parts = { "mcp-typescript": ["mcp", "typescript"] };
 const wanted = process.argv.slice(2);
-const unknown = wanted.filter((name) => !all.includes(name));
+const unknown = wanted.filter((name) => !all.includes(name) && !parts[name]);
 if (unknown.length) {
   console.error(`no such suite: ${unknown.join(", ")}; there are ${all.join(", ")}`);
   process.exit(2);
@@ -16,7 +18,8 @@ const begun = Date.now();
 for (const name of wanted.length ? wanted : all) {
   console.log(`\n  ${name}`);
   try {
-    await (await import(`./suites/${name}.mjs`)).run();
+    const [file, part] = parts[name] ?? [name, "run"];
+    await (await import(`./suites/${file}.mjs`))[part]();
   } catch (error) {
     results.push({ backend: name, client: "-", promise: "the suite runs", ok: false, error, ms: 0 });
     console.log(error);

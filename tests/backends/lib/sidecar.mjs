@@ -16,7 +16,7 @@ export async function sidecar(upstream, config) {
   const any = "127.0.0.1:0";
   const args = ["serve", "--upstream", seen.url, "--store", process.env.BACKENDS_STORE || "memory:", "--config", file];
   args.push("--listen", any, "--health-listen", any, "--admin-listen", any, "--log-format", "json");
-  const child = new Child("sidestream", process.env.BACKENDS_SIDESTREAM, args, {
+  const child = new Child("sidestream", process.env.SIDESTREAM, args, {
     env: { ...process.env, SIDESTREAM_STORE__EAGER_AFTER: "20s", RUST_BACKTRACE: "1" },
   });
   const bound = (listener) => (output) => output.match(new RegExp(`"listening".*"listener":"${listener}".*`))?.[0].match(/"address":"([^"]+)"/)?.[1]

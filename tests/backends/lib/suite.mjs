@@ -24,10 +24,10 @@ export async function check(backend, client, promise, body) {
 export const same = assert.deepEqual;
 export const truly = assert.ok;
 
-/** The configuration that a recipe tells its reader to add: its first toml block. What is documented is what runs. */
-export function recipe(name) {
+/** The configuration that a recipe tells its reader to add: its `nth` toml block. What is documented is what runs. */
+export function recipe(name, nth = 0) {
   const page = fs.readFileSync(path.join(process.env.BACKENDS_ROOT, "docs/recipes", `${name}.md`), "utf8");
-  const block = page.match(/```toml\n([\s\S]*?)```/)?.[1];
+  const block = [...page.matchAll(/```toml\n([\s\S]*?)```/g)][nth]?.[1];
   truly(block, `docs/recipes/${name}.md has no configuration`);
   return block;
 }

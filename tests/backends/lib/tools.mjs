@@ -1,4 +1,5 @@
 // Where the installed things are, and how a Python client is started.
+import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { Child } from "./process.mjs";
@@ -8,7 +9,9 @@ const here = path.dirname(import.meta.dirname);
 export const tools = {
   here,
   node: process.execPath,
-  python: process.env.BACKENDS_PYTHON,
+  python: "python3",
+  /** Whether the packages for Python are installed; `scripts/backends --fast` does without. */
+  withPython: fs.existsSync(process.env.PYTHONPATH),
   pages: path.join(here, "built"),
 };
 

@@ -24,5 +24,5 @@ window.post = (path, body) => {
     onmessage: (message) => {
       if (message.data || message.event) window.came.push({ event: message.event || "message", data: message.data });
     },
-  }).then(() => (window.closed = "clean"), (error) => (window.closed = String(error)));
+  }).then(() => (window.outcome = "clean"), (error) => (window.outcome = String(error)));
 };

@@ -38,12 +38,27 @@ export async function run() {
     truly(device.entries.some((e) => e.type === "input" && JSON.stringify(e.json ?? e.text).includes("hi")), "the user's message is in the session");
   });
 
-  await check(name, "@ag-ui/client", "an agent on another device replays the session's run into the same state", async () => {
-    const runner = new HttpAgent({ url: "http://unused", threadId: "aborted", initialMessages: [{ id: "u1", role: "user", content: "hi" }],
-      fetch: () => fetch(`${ss.api}/sessions/aborted/runs/${runs.at(-1)}/stream`) });
-    const runs = (await ss.entries("aborted")).filter((e) => e.type === "run").map((e) => e.run);
-    const replayed = await outcome(runner);
-    same({ messages: replayed.messages, state: replayed.state }, { messages: whole.messages, state: whole.state });
+  // The resume route takes a GET, so the client gets a `fetch` of its own.
+  const follower = (threadId, path) => new HttpAgent({
+    url: ss.url, threadId, initialMessages: [{ id: "u1", role: "user", content: "hi" }], fetch: () => fetch(`${ss.url}${path}`),
+  });
+
+  await check(name, "@ag-ui/client", "an agent that joins mid-answer by the resume route gets the same messages and state", async () => {
+    ss.seen.forget();
+    let joined;
+    const first = await outcome(agent(ss.url, "joined"), (event) => {
+      if (event.delta?.startsWith?.("5:")) joined = outcome(follower("joined", "/agent/joined/stream"));
+    });
+    const { messages, state } = await joined;
+    same({ messages, state }, { messages: first.messages, state: first.state });
+    same((await fetch(`${ss.url}/agent/joined/stream`)).status, 204);
+    same(ss.seen.requests.map((r) => [r.method, r.hungUp]), [["POST", false]]);
+  });
+
+  await check(name, "@ag-ui/client", "an agent that comes after the end replays the run into the same messages and state", async () => {
+    const { run } = (await ss.entries("aborted")).find((entry) => entry.type === "run");
+    const { messages, state } = await outcome(follower("aborted", `/_sidestream/v1/sessions/aborted/runs/${run}/stream`));
+    same({ messages, state }, { messages: whole.messages, state: whole.state });
   });
 
   await check(name, "@ag-ui/client", "a backend that dies mid-answer is the same error as directly", async () => {

@@ -1,6 +1,6 @@
 // Browser clients that reconnect by themselves, in Chromium, in front of FastAPI: EventSource, and fetch-event-source,
 // which closes its stream while its tab is hidden and sends its POST again when it is shown.
-import { browser, bundle, hide } from "../lib/browser.mjs";
+import { browser, bundle } from "../lib/browser.mjs";
 import { serve, until } from "../lib/process.mjs";
 import { events, sidecar } from "../lib/sidecar.mjs";
 import { check, recipe, same, truly } from "../lib/suite.mjs";
@@ -54,7 +54,7 @@ export async function run() {
   await check("fetch-event-source", "Chromium", "without a cut: every event once, a clean end", async () => {
     const page = await begin();
     await page.evaluate(() => window.post("/api/chat", { thread_id: "fes", message: "hi" }));
-    same(await until("the end", () => page.evaluate(() => window.closed)), "clean");
+    same(await until("the end", () => page.evaluate(() => window.outcome)), "clean");
     same(await came(page), whole("hi"));
     await page.close();
   });
@@ -65,13 +65,13 @@ export async function run() {
       const page = await begin();
       await page.evaluate((thread_id) => window.post("/api/chat", { thread_id, message: "hi" }), thread);
       await some(page);
-      await hide(page, true);
+      await page.hide(true);
       await awhile();
       const before = (await came(page)).length;
       truly(before < whole("hi").length, "it was hidden in the middle");
-      await hide(page, false);
+      await page.hide(false);
       await until("the end", async () => (await came(page)).length >= whole("hi").length);
-      same(await until("the end", () => page.evaluate(() => window.closed)), "clean");
+      same(await until("the end", () => page.evaluate(() => window.outcome)), "clean");
       same(await came(page), whole("hi"));
       same(requests("POST").length, 2);
       truly(/^last-event-id: ss1\./im.test(requests("POST")[1].head), "the second POST has our id");
@@ -85,7 +85,7 @@ export async function run() {
     await page.evaluate(() => window.post("/api/chat", { thread_id: "net", message: "hi" }));
     await some(page);
     network.cut();
-    same(await until("the end", () => page.evaluate(() => window.closed)), "clean");
+    same(await until("the end", () => page.evaluate(() => window.outcome)), "clean");
     same(await came(page), whole("hi"));
     same(ss.seen.asked("POST", "/api/chat").map((r) => r.hungUp), [false]);
     same(events(await ss.entries("net")).length, whole("hi").length);

@@ -99,5 +99,19 @@ export async function run() {
   });
 
   await ss.stop();
+
+  const ollama = await sidecar(backend.url, recipe("openai-compatible", 1));
+  await check("Ollama", "fetch", "its lines pass unchanged; a caller that leaves loses nothing, and the session has every line", async () => {
+    const file = "ollama-ndjson__chat";
+    const ask = (url, more) => fetch(`${url}/api/chat`, { method: "POST", body: JSON.stringify({ model: file, messages }), ...more });
+    const direct = await (await ask(backend.url)).text();
+    const through = await ask(ollama.url);
+    same([await through.text(), through.headers.get("content-type")], [direct, "application/x-ndjson"]);
+    const left = await ask(ollama.url, { headers: { "Sidestream-Session": "left" } });
+    await left.body.cancel();
+    same((await ollama.ended("left")).state, "completed");
+    same(events(await ollama.entries("left")), direct.trim().split("\n").map((line) => JSON.parse(line)));
+  });
+  await ollama.stop();
   await backend.kill();
 }
