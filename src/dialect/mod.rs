@@ -8,6 +8,7 @@
 //! Sans-I/O: takes texts, gives verdicts; no clock, no task.
 
 mod builtin;
+pub mod compact;
 mod description;
 mod dialects;
 mod format;
