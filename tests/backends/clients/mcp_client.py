@@ -1,11 +1,10 @@
-"""The official mcp package. Argument: {"url", "to"}; a line a progress notification, then the result."""
+"""The official mcp package. Argument: {"url", "to", "mode": "legacy"|"auto"}; a line a progress notification, then the result."""
 
 import asyncio
 import json
 import sys
 
-from mcp import ClientSession
-from mcp.client.streamable_http import streamable_http_client
+from mcp.client.client import Client
 
 ask = json.loads(sys.argv[1])
 
@@ -15,11 +14,10 @@ async def progress(done, total, message):
 
 
 async def main():
-    async with streamable_http_client(ask["url"] + "/mcp") as streams:
-        async with ClientSession(streams[0], streams[1]) as session:
-            first = await session.initialize()
-            result = await session.call_tool("count", {"to": ask["to"]}, progress_callback=progress)
-            print(json.dumps({"text": result.content[0].text, "protocol": first.protocol_version}), flush=True)
+    async with Client(ask["url"] + "/mcp", mode=ask["mode"]) as client:
+        print(json.dumps({"protocol": client.protocol_version}), flush=True)
+        result = await client.call_tool("count", {"to": ask["to"]}, progress_callback=progress)
+        print(json.dumps({"text": result.content[0].text}), flush=True)
 
 
 asyncio.run(main())

@@ -7,10 +7,10 @@ import { javascript } from "../lib/tools.mjs";
 
 const name = "AG-UI";
 
-// The client prints every failed run, also those that a test wants.
-console.error = () => {};
-
 export async function run() {
+  // The client prints every failed run, also those that a test wants.
+  const print = console.error;
+  console.error = () => {};
   const backend = await serve(...javascript("ag-ui"));
   const ss = await sidecar(backend.url, recipe("ag-ui"));
   const agent = (url, threadId, content = "hi") => new HttpAgent({ url: `${url}/agent`, threadId, initialMessages: [{ id: "u1", role: "user", content }] });
@@ -87,6 +87,7 @@ export async function run() {
     same(ss.seen.requests.map((r) => r.hungUp), [true]);
   });
 
+  console.error = print;
   await ss.stop();
   await backend.kill();
 }

@@ -39,13 +39,15 @@ async function suite(name, backend, resumable) {
     }
   });
 
-  if (tools.withPython) await check(name, "mcp (Python)", "a tool call with progress is that of a direct call", async () => {
-    const answers = [];
-    for (const url of [backend.url, ss.url]) answers.push(await python("mcp_client", { url, to: TO }).finished());
-    same(answers[1], answers[0]);
-    same(answers[0].at(-1).text, whole.text);
-    return `protocol ${answers[0].at(-1).protocol}`;
-  });
+  for (const mode of tools.withPython ? ["legacy", "auto"] : []) {
+    await check(name, "mcp (Python)", `${mode}: a tool call with progress is that of a direct call`, async () => {
+      const answers = [];
+      for (const url of [backend.url, ss.url]) answers.push(await python("mcp_client", { url, to: TO, mode }).finished());
+      same(answers[1], answers[0]);
+      same(answers[0].at(-1).text, whole.text);
+      return `protocol ${answers[0][0].protocol}`;
+    });
+  }
 
   await check(name, "@modelcontextprotocol/sdk", "gone mid-call: the run completes, and a second device has the result", async () => {
     ss.seen.forget();
@@ -125,5 +127,20 @@ export const typescript = async () => suite("MCP (TypeScript SDK)", await serve(
 
 export async function run() {
   await typescript();
-  await suite("MCP (Python SDK)", await serve("mcp", tools.python, ["servers/mcp_app.py"]), false);
+  const app = () => serve("mcp", tools.python, ["servers/mcp_app.py"]);
+  await suite("MCP (Python SDK)", await app(), false);
+  await closingIsCancelling(await app());
+}
+
+/** From 2026-07-28 on the end of the connection is the client's cancel. */
+async function closingIsCancelling(backend) {
+  const ss = await sidecar(backend.url, recipe("mcp"));
+  await check("MCP (Python SDK)", "mcp (Python)", "2026-07-28: a client that is killed mid-call ends the call at the server", async () => {
+    const client = python("mcp_client", { url: ss.url, to: 1000, mode: "2026-07-28" });
+    await client.says("progress", () => client.messages().some((m) => m.progress === 5));
+    await client.kill();
+    await until("the call's connection is closed", () => ss.seen.requests.at(-1).hungUp);
+  });
+  await ss.stop();
+  await backend.kill();
 }
