@@ -19,8 +19,8 @@ export async function sidecar(upstream, config) {
   const child = new Child("sidestream", process.env.SIDESTREAM, args, {
     env: { ...process.env, SIDESTREAM_STORE__EAGER_AFTER: "20s", RUST_BACKTRACE: "1" },
   });
-  const bound = (listener) => (output) => output.match(new RegExp(`"listening".*"listener":"${listener}".*`))?.[0].match(/"address":"([^"]+)"/)?.[1]
-    ?? output.match(new RegExp(`.*"listener":"${listener}".*`))?.[0].match(/"address":"([^"]+)"/)?.[1];
+  const bound = (listener) => (output) => output.split("\n").filter((line) => line.includes(`"listener":"${listener}"`) && line.endsWith("}"))
+    .map((line) => JSON.parse(line)).find(({ message }) => message === "listening")?.address;
   const url = `http://${await child.says("its address", bound("data"))}`;
   const health = `http://${await child.says("its health address", bound("health"))}`;
   await until("readiness", async () => (await fetch(`${health}/readyz`)).ok);
@@ -41,9 +41,7 @@ export async function sidecar(upstream, config) {
       }
       return all;
     },
-    /** The sessions that there are: those whose events a page shows; found by their run's start. */
-    run: async (run) => json(await fetch(`${api}/runs/${run}`)),
-    /** The terminal of the session's newest run, once it has ended. */
+    /** The newest terminal of a session, once it has so many. */
     async ended(session, runs = 1) {
       return until(`the end of ${runs} run(s) in ${session}`, async () => {
         const ends = (await this.entries(session)).filter((e) => e.type === "run" && TERMINAL.includes(e.state));

@@ -82,7 +82,7 @@ export async function run() {
     return error.constructor.name;
   });
 
-  await check(name, "openai (Node)", "a run sent over WebSocket reaches the backend as a plain request", async () => {
+  await check(name, "fetch", "a run that is begun through the API of Sidestream reaches the backend as a plain request", async () => {
     ss.seen.forget();
     const body = { model: chat, messages, stream: true };
     const sent = await fetch(`${ss.api}/sessions/sent/runs`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ path: "/v1/chat/completions", body }) });

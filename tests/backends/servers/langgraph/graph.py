@@ -22,7 +22,8 @@ class SlowModel(GenericFakeChatModel):
 
 async def talk(state: State):
     asked = state["messages"][-1].content
-    words = " ".join(f"{n}:{asked}" for n in range(40))
+    # Who is going to be stopped has much to say.
+    words = " ".join(f"{n}:{asked}" for n in range(2000 if asked == "stop" else 40))
     model = SlowModel(messages=iter([AIMessage(content=words)]))
     return {"messages": [await model.ainvoke(state["messages"])]}
 
