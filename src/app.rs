@@ -161,7 +161,6 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         hub,
         control,
-        dialects: Arc::new(config.dialects.clone()),
         credentials: config.send.credentials.clone(),
         log: log.clone(),
         writers: Writers::new(runs.clone(), &config),
@@ -303,6 +302,7 @@ fn runs_settings(config: &Config) -> RunsSettings {
     let (limits, store) = (&config.limits, &config.store);
     let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     RunsSettings {
+        dialects: Arc::new(config.dialects.clone()),
         event_bytes: bytes(limits.event_bytes),
         pending_bytes: limits.pending_bytes,
         run_duration: limits.run_duration,

@@ -14,7 +14,7 @@ fn main() -> Exit {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::CheckConfig(summary)) => cli::print(&summary),
         Ok(Command::DefaultConfig) => cli::print(&config::default_file()),
-        Ok(Command::Presets(text)) => cli::print(&text),
+        Ok(Command::Dialects(text) | Command::Presets(text)) => cli::print(&text),
         Ok(Command::Completions(shell)) => cli::print(&cli::completions(shell)),
         Err(exit) => exit,
     }

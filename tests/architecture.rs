@@ -19,7 +19,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("config", &["dialect", "framing", "redis_url", "session"]),
     ("auth", &["config", "server", "session"]),
     ("shutdown", &[]),
-    ("telemetry", &["config", "log", "session"]),
+    ("telemetry", &["config", "dialect", "log", "session"]),
     ("log", &["random", "redis_url", "session"]),
     ("sharing", &["log", "random", "session"]),
     ("hub", &["dialect", "log", "session", "telemetry"]),

@@ -13,6 +13,8 @@ use clap_complete::Shell;
 
 use crate::config::{self, Config, Loaded, OPTIONS, Opt, Problems, Sources};
 
+use crate::dialect::builtin;
+
 pub use exit::Exit;
 
 /// What the operator asks for.
@@ -24,6 +26,8 @@ pub enum Command {
     CheckConfig(String),
     /// Print a complete configuration file.
     DefaultConfig,
+    /// Print this text: the dialects, or the description of one.
+    Dialects(String),
     /// Print this text: the presets, or the routes of one.
     Presets(String),
     /// Print a completion script.
@@ -64,6 +68,7 @@ pub fn read(
     let load = |matches| config::load(&sources(matches, environment)).map_err(Refusal::Configuration);
     match matches.subcommand() {
         Some(("default-config", _)) => Ok(Command::DefaultConfig),
+        Some(("dialects", matches)) => Ok(Command::Dialects(dialects(matches))),
         Some(("presets", matches)) => Ok(Command::Presets(presets(matches))),
         Some(("completions", matches)) => {
             let shell = matches.get_one("SHELL").copied().expect("clap requires SHELL");
@@ -89,6 +94,14 @@ pub fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut program(), "sidestream", &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The names of the built-in dialects, or the description of the one that is named.
+fn dialects(matches: &ArgMatches) -> String {
+    match matches.get_one::<String>("NAME") {
+        Some(wanted) => builtin().find(|(name, ..)| name == wanted).map(|(.., table)| table).unwrap_or_default(),
+        None => builtin().map(|(name, about, _)| format!("{name:<20} {about}\n")).collect(),
+    }
 }
 
 /// The names of the presets, or the routes of the one that is named.
@@ -134,6 +147,11 @@ fn program() -> clap::Command {
                 .args(flags()),
         )
         .subcommand(clap::Command::new("default-config").about("Print a complete configuration file (TOML)"))
+        .subcommand(
+            clap::Command::new("dialects")
+                .about("Print the names of the built-in dialects, or the description of one (TOML)")
+                .arg(Arg::new("NAME").value_parser(PossibleValuesParser::new(builtin().map(|(name, ..)| name)))),
+        )
         .subcommand(
             clap::Command::new("presets")
                 .about("Print the names of the presets, or the routes of one (TOML)")

@@ -4,11 +4,13 @@
 use std::ops::Range;
 use std::path::Path;
 
+use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::problem::{Origin, Problem};
 use super::value::Given;
+use crate::dialect::Dialect;
 
 /// One key that was given a value.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub(super) struct File {
     pub(super) assignments: Vec<Assignment>,
     /// The routes.
     pub(super) routes: Vec<RouteTable>,
+    /// The dialects, and what is wrong with those that are none.
+    pub(super) dialects: Vec<Result<Dialect, Problem>>,
 }
 
 /// Reads `text`, the content of the file at `path`.
@@ -63,6 +67,15 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, Problem> {
                     file.routes.push(RouteTable { origin, assignments });
                 }
             }
+            DeValue::Array(tables) if key.get_ref() == "dialect" => {
+                file.dialects = tables.iter().map(|table| dialect(&lines, table)).collect();
+            }
+            _ if key.get_ref() == "dialect" => {
+                return Err(Problem::at(
+                    &lines.origin(&key.span()),
+                    "dialects are an array of tables; write `[[dialect]]`",
+                ));
+            }
             _ if key.get_ref() == "route" => {
                 return Err(Problem::at(
                     &lines.origin(&key.span()),
@@ -74,6 +87,15 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, Problem> {
     }
     file.assignments.sort_by(|a, b| a.origin.cmp(&b.origin));
     Ok(file)
+}
+
+/// The dialect that a `[[dialect]]` describes.
+fn dialect(lines: &Lines<'_>, table: &Spanned<DeValue<'_>>) -> Result<Dialect, Problem> {
+    let wrong = |at: Range<usize>, what: &str| Problem::at(&lines.origin(&at), format!("[[dialect]] {what}"));
+    let dialect = Dialect::deserialize(ValueDeserializer::from(table.clone()))
+        .map_err(|error| wrong(error.span().unwrap_or(table.span()), error.message()))?;
+    dialect.check().map_err(|error| wrong(table.span(), &error.to_string()))?;
+    Ok(dialect)
 }
 
 /// The assignments below `prefix`.
@@ -136,6 +158,22 @@ mod tests {
         assert_eq!(keys, ["f.toml:1 listen", "f.toml:4 store.ttl", "f.toml:5 store.limits.x"]);
         assert!(matches!(file.assignments[2].given, Given::Integer(1000)));
         assert_eq!(file.routes[0].origin.to_string(), "f.toml:6");
+    }
+
+    #[test]
+    fn a_dialect_that_is_none_is_told_with_its_line() {
+        let text = "[[dialect]]\nname = \"a\"\n[[dialect]]\nname = \"b\"\nend = [{ at = \"type\" }]\n\n[[dialect]]\nname = \"c\"\nends = []\n[[dialect]]\nname = \"D\"\n";
+        let file = parse(Path::new("f.toml"), text).unwrap();
+        assert_eq!(file.dialects[0].as_ref().unwrap().name, "a");
+        let wrong: Vec<_> =
+            file.dialects[1..].iter().map(|dialect| dialect.as_ref().unwrap_err().to_string()).collect();
+        for (wrong, (line, word)) in
+            wrong.iter().zip([("f.toml:5", "/key/0/key"), ("f.toml:9", "ends"), ("f.toml:10", "my-agent")])
+        {
+            assert!(wrong.starts_with(line) && wrong.contains(word), "{wrong}");
+        }
+        let single = parse(Path::new("f.toml"), "[dialect]\nname = \"a\"").unwrap_err();
+        assert!(single.to_string().contains("[[dialect]]"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::problem::{Origin, Problem, Problems};
 use super::settings::{Config, Route};
 use super::store_url::StoreUrl;
 use super::value::Given;
+use crate::dialect::{Dialect, Dialects};
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -96,11 +97,27 @@ impl Draft {
         match file {
             Ok(file) => {
                 self.assign(file.assignments);
+                self.dialects(file.dialects);
                 self.config.routes = file.routes.into_iter().flat_map(|table| self.routes(table)).collect();
             }
             Err(problem) => self.problems.push(problem),
         }
         self.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+    }
+
+    fn dialects(&mut self, dialects: Vec<Result<Dialect, Problem>>) {
+        let mut described: Vec<Dialect> = Vec::new();
+        for dialect in dialects {
+            match dialect {
+                Ok(dialect) if described.iter().any(|known| known.name == dialect.name) => {
+                    let message = format!("[[dialect]] `{}` is described twice; keep one", dialect.name);
+                    self.problems.push(Problem::overall(message));
+                }
+                Ok(dialect) => described.push(dialect),
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+        self.config.dialects = Dialects::new(described);
     }
 
     /// Puts the assignments of one source over what is there.
@@ -136,6 +153,9 @@ impl Draft {
     fn unknown_key(&self, assignment: &Assignment) -> String {
         if assignment.name == "route" || assignment.name.starts_with("route.") {
             return "routes are written in the file (`--config FILE`)".into();
+        }
+        if assignment.name == "dialect" || assignment.name.starts_with("dialect.") {
+            return "dialects are written in the file (`--config FILE`), as `[[dialect]]`".into();
         }
         unknown(OPTIONS, LATER, &assignment.name, &assignment.shown)
     }

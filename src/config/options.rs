@@ -279,7 +279,7 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
 };
 
 /// Options whose names are settled and that come with a later version.
-pub(super) const LATER: &[&str] = &["store.encoding", "auth.keys", "log.payloads", "dialect"];
+pub(super) const LATER: &[&str] = &["store.encoding", "auth.keys", "log.payloads"];
 
 /// The option with this path or short name.
 pub(super) fn find<C>(options: &'static [Opt<C>], name: &str) -> Option<&'static Opt<C>> {
@@ -332,10 +332,10 @@ mod tests {
 
     #[test]
     fn a_name_that_is_settled_for_later_says_so() {
-        for name in ["store.encoding", "dialect.name", "log.payloads"] {
+        for name in ["store.encoding", "log.payloads"] {
             assert!(unknown(OPTIONS, LATER, name, name).contains("later"), "{name}");
         }
-        assert!(unknown(OPTIONS, LATER, "dialects", "dialects").contains("unknown key"));
+        assert!(unknown(OPTIONS, LATER, "store.encodings", "store.encodings").contains("unknown key"));
     }
 
     #[test]

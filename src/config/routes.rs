@@ -132,10 +132,6 @@ impl Route {
 impl Answers {
     /// What an answer with these headers is; `None`: no stream that is recorded.
     pub fn format(&self, headers: &HeaderMap) -> Option<Format> {
-        let header = |name: &str| headers.get(name)?.to_str().ok();
-        let format = |name: &String| self.dialects.format_of(Some(name), header);
-        let is = |format: &Format, name: &str| format.dialect.as_ref().is_some_and(|dialect| dialect.name == name);
-        let named = self.named.iter().find_map(|name| format(name).filter(|format| is(format, name)));
-        named.or_else(|| self.dialects.format_of(None, header))
+        self.dialects.format_of(&self.named, |name| headers.get(name)?.to_str().ok())
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::config::{Answers, CallTemplate, Route, SteerPolicy};
 use crate::control::request::Sendable;
-use crate::control::{Client, plain};
+use crate::control::{Client, ending, plain};
 use crate::proxy::{AcceptEncoding, Codings, Passthrough, tell_run};
 use crate::run::{Answer, Call, CallFailed, SideAnswer, SideCall, Started, Values};
 use crate::server::{Body, Peer, empty, full};
@@ -101,6 +101,7 @@ async fn exchange(
             CallFailed { reason: error.code().as_str() }
         })?
         .into_parts();
+    let ending = ending(&head);
     let codings = Codings::of(&head.headers).map_err(|_| CallFailed { reason: "content_coding" })?;
     let format = answers.format(&head.headers).filter(|_| head.status.is_success());
     // How long a silence may be is the run's business.
@@ -108,7 +109,7 @@ async fn exchange(
     let body = plain(body, &codings);
     let dialect = format.as_ref().and_then(|format| Some(format.dialect.as_ref()?.name.clone()));
     let head = Started { dialect, ..Started::new(&method, &path, head.status, &head.headers) };
-    Ok(Answer { head, format, body })
+    Ok(Answer { head, format, ending, body })
 }
 
 fn side_call(

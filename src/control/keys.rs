@@ -200,6 +200,7 @@ mod tests {
 
     fn control(log: Arc<dyn Log>) -> Arc<Control> {
         let settings = RunsSettings {
+            dialects: Arc::default(),
             event_bytes: 1 << 10,
             pending_bytes: 1 << 20,
             run_duration: PATIENCE,

@@ -19,5 +19,5 @@ mod steering;
 
 pub use calling::Calls;
 pub use client::Client;
-pub use plain::plain;
+pub use plain::{ending, plain};
 pub use root::{Control, ControlLimits};

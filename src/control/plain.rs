@@ -1,9 +1,10 @@
-//! The upstream's answer as a run reads it: without its content coding.
+//! The upstream's answer as a run reads it: without its content coding, and how its end is known.
 
+use http::response::Parts;
 use http_body_util::BodyExt;
 
-use crate::proxy::{Codings, DecodeError, Decoded, UpstreamBody};
-use crate::run::BrokenOff;
+use crate::proxy::{Codings, DecodeError, Decoded, UpstreamBody, is_close_delimited};
+use crate::run::{BrokenOff, Ending};
 use crate::server::{Body, BodyError};
 
 /// The body without its codings. One that is not what its head says breaks off, and its run fails with
@@ -20,4 +21,9 @@ pub fn plain(body: UpstreamBody, codings: &Codings) -> Body {
         }
     };
     Decoded::new(codings, body).map_err(broken).boxed_unsync()
+}
+
+/// How the end of an answer's body is known, by its head as it came.
+pub fn ending(head: &Parts) -> Ending {
+    if is_close_delimited(head) { Ending::Close } else { Ending::Delimited }
 }

@@ -17,7 +17,7 @@ use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
 use crate::control::{Calls, Client, Control, calling};
 use crate::dialect::Format;
 use crate::log::{Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
-use crate::run::{RunSpec, Started, Tagging};
+use crate::run::{Ending, RunSpec, Started, Tagging};
 use crate::server::{Problem, own_path};
 use crate::session::{BusyPolicy, Record, RunId, RunState, SessionId, Subject};
 use crate::telemetry::{Fact, RunStarted, SendAnswered};
@@ -183,6 +183,7 @@ impl Control {
             on_cancel: calls.cancel,
             steer: calls.steer,
             format: Format::default(),
+            ending: Ending::default(),
             ids: Tagging::Off,
             grace: None,
             stall: route.stall,

@@ -1,14 +1,16 @@
 //! The description of one dialect. Its fields are the keys of a `[[dialect]]` table.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use super::Path;
+use super::watch::Watch;
+use super::{Path, Texts};
 use crate::framing::Framing;
 
 /// What we know of one wire format.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dialect {
     /// Its name: what a route's `dialect` says, and what a run's `started` entry keeps.
@@ -64,15 +66,21 @@ pub struct Dialect {
     /// What the calls need of the run's events: names, and where their values stand.
     #[serde(default)]
     pub values: BTreeMap<String, Path>,
+    /// Whether it comes from the configuration, and not with us.
+    #[serde(skip)]
+    pub custom: bool,
+    /// What of its events is looked at, once that was asked for.
+    #[serde(skip)]
+    pub(super) watch: OnceLock<Watch>,
 }
 
 /// Something an event can show. All of what is given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
-    /// The event has this name.
+    /// The event has this name. Events without one are `message`s.
     #[serde(default)]
-    pub event: Option<String>,
+    pub event: Option<Texts>,
     /// Its data is exactly this text.
     #[serde(default)]
     pub data: Option<String>,
@@ -81,7 +89,13 @@ pub struct Mark {
     pub at: Option<Path>,
     /// What stands at `at` is this text (or number, or `true`, `false`, as they are written).
     #[serde(default)]
-    pub is: Option<String>,
+    pub is: Option<Texts>,
+    /// The same of other places; `*` is anything but null.
+    #[serde(default)]
+    pub with: BTreeMap<Path, Texts>,
+    /// Its data has nothing here, or null.
+    #[serde(default)]
+    pub without: Vec<Path>,
 }
 
 /// One place where text grows.
@@ -91,6 +105,10 @@ pub struct Delta {
     /// Which events have it; absent: all that have a string at `text`.
     #[serde(default)]
     pub when: Option<Mark>,
+    /// Which of those have none. Where `text` and a path of a mark begin alike, their `*` stand for the same
+    /// element: so one part of a message is told from another.
+    #[serde(default)]
+    pub unless: Option<Mark>,
     /// Where the piece of text stands.
     pub text: Path,
     /// What it is a part of.
@@ -119,21 +137,31 @@ pub enum TextKind {
 pub struct Cumulative {
     /// Which events.
     pub when: Mark,
-    /// What must be equal for the later one to stand for the earlier one.
+    /// What must be equal, beside the events' names, for the later one to stand for the earlier one.
     #[serde(default)]
     pub same: Vec<Path>,
+    /// Where the whole text of the answer stands so far.
+    #[serde(default)]
+    pub text: Vec<Path>,
 }
 
-/// Where token counts stand; the last event that has one counts.
+/// Where token counts stand. What one event has at several of the places is added up; the last event that has
+/// any counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
+    /// Which events have them; absent: all that have a number there.
+    #[serde(default)]
+    pub when: Option<Mark>,
     /// Tokens of what was asked.
     #[serde(default)]
     pub input: Vec<Path>,
     /// Tokens of the answer.
     #[serde(default)]
     pub output: Vec<Path>,
+    /// Every event counts for itself: the counts of all are added up.
+    #[serde(default)]
+    pub add: bool,
 }
 
 /// An event in words.

@@ -4,6 +4,13 @@ use std::sync::Arc;
 
 use super::Dialect;
 use super::builtin::BUILTIN;
+use crate::framing::Framing;
+
+/// How many events of a run are asked which dialect it is of.
+pub const RECOGNISED_WITHIN: u64 = 8;
+
+/// Bytes of an event above which it is not asked: every dialect searches it.
+const LARGEST_LOOKED_AT: usize = 1 << 20;
 
 /// The dialects that runs may speak: custom ones before the built-in ones, so that who knows better is asked
 /// first. A custom one takes the place of a built-in one of its name.
@@ -15,12 +22,19 @@ pub struct Dialects {
 /// What is wrong with a description.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct DialectError(String);
+pub struct DialectError(pub(super) String);
+
+impl Default for Dialects {
+    fn default() -> Self {
+        Dialects::new([])
+    }
+}
 
 impl Dialects {
     /// The built-in ones, behind `custom`.
     pub fn new(custom: impl IntoIterator<Item = Dialect>) -> Self {
-        let mut all: Vec<Arc<Dialect>> = custom.into_iter().map(Arc::new).collect();
+        let custom = custom.into_iter().map(|dialect| Arc::new(Dialect { custom: true, ..dialect }));
+        let mut all: Vec<Arc<Dialect>> = custom.collect();
         for text in BUILTIN {
             let dialect = Dialect::read(text).expect("the built-in dialects are read by a test");
             if !all.iter().any(|known| known.name == dialect.name) {
@@ -33,6 +47,17 @@ impl Dialects {
     /// The one of this name.
     pub fn named(&self, name: &str) -> Option<&Arc<Dialect>> {
         self.all.iter().find(|dialect| dialect.name == name)
+    }
+
+    /// The dialect that an event of this name and data shows, of those that are framed as event streams: the
+    /// others are known by a route or by the answer's head. Of a run its first [`RECOGNISED_WITHIN`] events are
+    /// asked, and the first that shows any dialect counts.
+    pub fn recognise(&self, name: Option<&str>, data: &str) -> Option<&Arc<Dialect>> {
+        if data.len() > LARGEST_LOOKED_AT {
+            return None;
+        }
+        let mut asked = self.all.iter().filter(|dialect| dialect.framing == Framing::Sse);
+        asked.find(|dialect| dialect.watch().recognises(name, data))
     }
 
     /// All, in the order in which they are asked.
@@ -52,7 +77,9 @@ impl Dialect {
     /// # Errors
     /// It is not TOML, or has a key or value that means nothing. The text says what and where.
     pub fn read(text: &str) -> Result<Self, DialectError> {
-        toml::from_str(text).map_err(|error| DialectError(error.to_string()))
+        let dialect: Dialect = toml::from_str(text).map_err(|error| DialectError(error.to_string()))?;
+        dialect.check()?;
+        Ok(dialect)
     }
 }
 
@@ -64,6 +91,7 @@ mod tests {
     fn every_built_in_dialect_is_read_and_has_a_name_of_its_own() {
         let dialects = Dialects::new([]);
         assert_eq!(dialects.all.len(), BUILTIN.len());
+        assert!(dialects.iter().all(|dialect| !dialect.custom));
     }
 
     #[test]

@@ -12,12 +12,14 @@ pub struct Format {
     pub framing: Framing,
     /// What they mean; `None`: the first events may show it.
     pub dialect: Option<Arc<Dialect>>,
+    /// The dialect that the route names, where the answer cannot be of it: it is framed otherwise.
+    pub contradicts: Option<Arc<Dialect>>,
 }
 
 impl Dialects {
-    /// The format of an answer with these headers; `None`: it is no stream that is recorded. `named` is the
-    /// dialect that its route names; it counts where the media type is one of its framing.
-    pub fn format_of<'h>(&self, named: Option<&str>, header: impl Fn(&str) -> Option<&'h str>) -> Option<Format> {
+    /// The format of an answer with these headers; `None`: it is no stream that is recorded. `named` are the
+    /// dialects that its route names; of those whose framing the media type is one of, the first counts.
+    pub fn format_of<'h>(&self, named: &[String], header: impl Fn(&str) -> Option<&'h str>) -> Option<Format> {
         let content_type = header("content-type")?;
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let fits = |dialect: &&Arc<Dialect>| dialect.framing.is_of(&media_type);
@@ -25,13 +27,12 @@ impl Dialects {
             let has = |(name, value): (&String, &String)| header(name).is_some_and(|shown| shown.starts_with(&**value));
             !dialect.headers.is_empty() && dialect.headers.iter().all(has)
         };
-        let dialect = named
-            .and_then(|name| self.named(name))
-            .filter(fits)
-            .or_else(|| self.iter().find(|dialect| fits(dialect) && shown(dialect)));
+        let named = || named.iter().filter_map(|name| self.named(name));
+        let dialect = named().find(fits).or_else(|| self.iter().find(|dialect| fits(dialect) && shown(dialect)));
+        let contradicts = named().next().filter(|_| !named().any(|dialect| fits(&dialect))).cloned();
         match dialect {
-            Some(dialect) => Some(Format { framing: dialect.framing, dialect: Some(dialect.clone()) }),
-            None => Framing::Sse.is_of(&media_type).then(Format::default),
+            Some(dialect) => Some(Format { framing: dialect.framing, dialect: Some(dialect.clone()), contradicts }),
+            None => Framing::Sse.is_of(&media_type).then(|| Format { contradicts, ..Format::default() }),
         }
     }
 }
@@ -41,7 +42,8 @@ mod tests {
     use super::*;
 
     fn format(dialects: &Dialects, named: Option<&str>, headers: &[(&str, &'static str)]) -> Option<Format> {
-        dialects.format_of(named, |name| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
+        let named: Vec<String> = named.into_iter().map(str::to_owned).collect();
+        dialects.format_of(&named, |name| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
     }
 
     #[test]
@@ -66,7 +68,8 @@ mod tests {
         let named = |content_type| format(&dialects, Some("own"), &[("content-type", content_type)]);
         assert_eq!(named("application/x-ndjson").unwrap().dialect.unwrap().name, "own");
         assert!(named("application/json").is_none());
-        assert!(named("text/event-stream").unwrap().dialect.is_none());
+        let otherwise = named("text/event-stream").unwrap();
+        assert!(otherwise.dialect.is_none() && otherwise.contradicts.unwrap().name == "own");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! caller that comes back with `Last-Event-ID` or repeats its request is given.
 //!
 //! The same dispatched events in the canonical form of their framing, with the status, content type and dialect
-//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor
-//! it comes as it was. The body ends cleanly only if the upstream's did: any other end
+//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor it
+//! comes as it was. The body ends cleanly only if the upstream's did: any other end
 //! is an abort, so that no client takes half an answer for a whole one.
 
 use std::sync::Arc;
@@ -297,6 +297,7 @@ impl Reader {
                     Terminal::Completed => Ok(()),
                     Terminal::Failed if ended_in_order(&record.data) => Ok(()),
                     Terminal::Failed => Err("the run failed"),
+                    Terminal::Cancelled if self.says_cancelled(&record.data, out) => Ok(()),
                     Terminal::Cancelled => Err("the run was cancelled"),
                     Terminal::Interrupted => Err("the run was interrupted"),
                 });
@@ -307,6 +308,23 @@ impl Reader {
             Kind::Result => out.extend_from_slice(record.data.as_bytes()),
             Kind::Input | Kind::Steer | Kind::Status => {}
         }
+    }
+}
+
+impl Reader {
+    /// A run was cancelled: whether its stream has a clean end all the same. It has where the upstream itself has
+    /// said so, and where its dialect has words for it, which are written then.
+    fn says_cancelled(&mut self, details: &str, out: &mut BytesMut) -> bool {
+        let details: serde_json::Value = serde_json::from_str(details).unwrap_or_default();
+        if details["reason"] == "upstream" {
+            return true;
+        }
+        let dialect = details["dialect"].as_str().and_then(|name| self.gateway.dialects.named(name));
+        let Some(dialect) = dialect.filter(|dialect| !dialect.on_cancelled.is_empty()) else { return false };
+        for event in &dialect.on_cancelled {
+            self.encoder.write(event.event.as_deref(), &event.data, None, out);
+        }
+        true
     }
 }
 

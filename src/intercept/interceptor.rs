@@ -19,7 +19,7 @@ use super::claim::Fate;
 use super::fingerprint::Fingerprint;
 use super::scope::Scope;
 use crate::config::{Config, KeptOut, OnDisconnect, Route, Routes};
-use crate::control::{Calls, Client, plain};
+use crate::control::{Calls, Client, ending, plain};
 use crate::dialect::Format;
 use crate::framing::Framing;
 use crate::gateway::Gateway;
@@ -29,7 +29,7 @@ use crate::proxy::{
     AcceptEncoding, Basis, Codings, Identity, Named, Passthrough, UpstreamBody, buffer, identify, needs_body, problem,
     tell_run,
 };
-use crate::run::{RunSpec, Runs, Started, TaggedId, Tagging};
+use crate::run::{Ending, RunSpec, Runs, Started, TaggedId, Tagging};
 use crate::server::{Body, BodyError, Peer, Problem};
 use crate::session::{Kind, Record, RunId, RunState};
 use crate::telemetry::{Fact, NotRecorded, RequestOutcome, RunStarted, SessionRuleSkipped, StreamNotRecorded};
@@ -64,6 +64,7 @@ pub struct Interceptor {
 struct Streaming {
     head: response::Parts,
     format: Format,
+    ending: Ending,
     /// Without its content coding.
     body: Body,
 }
@@ -224,13 +225,14 @@ impl Interceptor {
                 return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
             }
         };
+        let ending = ending(&head);
         // How long a silence may be is the run's business.
         let body = plain(body.without_idle_timeout(), &codings);
         if !codings.is_empty() {
             head.headers.remove(header::CONTENT_ENCODING);
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        Ok(self.begin(route, candidate, named, Streaming { head, format, body }, fate.take()).await)
+        Ok(self.begin(route, candidate, named, Streaming { head, format, ending, body }, fate.take()).await)
     }
 
     /// Begins the run and answers with its bytes.
@@ -242,7 +244,7 @@ impl Interceptor {
         answer: Streaming,
         fate: Option<Fate>,
     ) -> Response<Body> {
-        let Streaming { head, format, body } = answer;
+        let Streaming { head, format, ending, body } = answer;
         let run = candidate.run;
         // Only event streams have ids.
         let tagging = if format.framing == Framing::Sse { candidate.tagging } else { Tagging::Off };
@@ -280,6 +282,7 @@ impl Interceptor {
             on_cancel: calls.cancel,
             steer: calls.steer,
             format,
+            ending,
             ids: tagging,
             grace,
             stall: route.stall,

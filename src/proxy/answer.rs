@@ -5,6 +5,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::response::Parts;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
@@ -43,6 +46,13 @@ impl Afterwards {
             Afterwards::Close => drop(link),
         }
     }
+}
+
+/// Whether nothing but the close of the connection ends the body of an answer with this head (RFC 9112 §6.3): it has
+/// neither a length nor chunks, and no HTTP/2 stream whose end is said.
+pub fn is_close_delimited(head: &Parts) -> bool {
+    let says = |name| head.headers.contains_key(name);
+    head.version <= Version::HTTP_11 && !says(CONTENT_LENGTH) && !says(TRANSFER_ENCODING)
 }
 
 /// The body of the upstream's answer. Ends cleanly only if the upstream ended it cleanly; dropped

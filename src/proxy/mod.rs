@@ -26,7 +26,7 @@ mod target;
 mod upgrade;
 mod upstream;
 
-pub use answer::UpstreamBody;
+pub use answer::{UpstreamBody, is_close_delimited};
 pub use buffer::buffer;
 pub use decompress::{Codings, DecodeError, Decoded, UnknownCoding};
 pub use failure::{SetupError, UpstreamError};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::dialect::Format;
-use crate::run::Started;
+use crate::run::{Ending, Started};
 use crate::server::Body;
 
 /// Calls the upstream. Made once, when the run is open; dropping the future closes the connection.
@@ -22,6 +22,8 @@ pub struct Answer {
     pub head: Started,
     /// What the body is, where it is a stream of events; else it is the run's result as a whole.
     pub format: Option<Format>,
+    /// How the end of the body is known.
+    pub ending: Ending,
     /// What follows.
     pub body: Body,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::dialect::Format;
 use crate::log::OnBusy;
 use crate::log::scripted::Scripted;
-use crate::run::owner::RunSpec;
+use crate::run::owner::{Ending, RunSpec};
 use crate::run::{Runs, RunsSettings, Tagging};
 use crate::session::{Record, RunId, RunState, SessionId};
 use crate::telemetry::Metrics;
@@ -14,6 +14,7 @@ use crate::telemetry::Metrics;
 /// The smallest bounds, and nothing that happens because `patience` has passed.
 pub(super) fn settings(patience: Duration) -> RunsSettings {
     RunsSettings {
+        dialects: Arc::default(),
         event_bytes: 1,
         pending_bytes: 1,
         run_duration: patience,
@@ -46,6 +47,7 @@ pub(super) fn spec(run: &RunId, patience: Duration) -> RunSpec {
         on_cancel: None,
         steer: None,
         format: Format::default(),
+        ending: Ending::default(),
         ids: Tagging::Off,
         stall: patience,
         stall_limit: patience,

@@ -31,7 +31,7 @@ pub use caller::CallerBody;
 pub use dropped::Dropped;
 pub use lease::{LEASE, keep_lease};
 pub use orders::Driven;
-pub use owner::{RunSpec, Tagging};
+pub use owner::{Ending, RunSpec, Tagging};
 pub use runs::{Begun, Runs, RunsSettings, StartQueued};
 pub use seats::Seat;
 pub use started::Started;

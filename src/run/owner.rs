@@ -6,6 +6,7 @@ mod alarms;
 mod end;
 mod ended;
 mod feed;
+mod judging;
 mod serving;
 mod spec;
 mod storing;
@@ -21,6 +22,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use crate::dialect::{Observed, Observer};
 use crate::framing::Decoder;
 use crate::log::{Append, Fence, Lost, OnBusy, OpenRun, Opened, Writer};
 use crate::run::books::{Batch, Books};
@@ -49,7 +51,7 @@ use end::{CallerEnd, End};
 pub(super) use ended::Ended;
 pub(super) use feed::Feed;
 use feed::Heard;
-pub use spec::{RunSpec, Tagging};
+pub use spec::{Ending, RunSpec, Tagging};
 use whole::Whole;
 
 /// What durability the direct caller has.
@@ -80,6 +82,9 @@ pub(super) struct Owner {
     oversize: Option<Dropped>,
     stalled: bool,
     last_event_failed: bool,
+    /// Looks at the events; `None`: it has said what it saw.
+    observer: Option<Observer>,
+    observed: Observed,
     events: u64,
     bytes: u64,
     began: Instant,
@@ -138,6 +143,8 @@ impl Owner {
             oversize: None,
             stalled: false,
             last_event_failed: false,
+            observer: Some(Observer::new(runs.settings.dialects.clone(), spec.format.dialect.clone())),
+            observed: Observed::default(),
             events: 0,
             bytes: 0,
             began: Instant::now(),

@@ -1,5 +1,6 @@
 //! The runs that this instance drives.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::dialect::Dialects;
 use crate::log::{Command, Doubts, Log, Opened, START_WITHIN, ToStart};
 use crate::run::call::Found;
 use crate::run::caller::{Caller, caller};
@@ -29,8 +31,10 @@ use crate::session::{InstanceId, Offset, RunId, SessionId};
 use crate::telemetry::{CancelCalled, Fact, Metrics};
 
 /// Bounds of runs, the same for all.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RunsSettings {
+    /// The dialects that their events may be of.
+    pub dialects: Arc<Dialects>,
     /// Largest event that is kept, bytes.
     pub event_bytes: usize,
     /// Bytes of unfinished and unstored events of all runs together; then backpressure on runs whose
@@ -59,6 +63,8 @@ pub struct Runs {
     pub(super) remembered: Remembered,
     pub(super) driven: Registry,
     starter: OnceLock<Weak<dyn StartQueued>>,
+    /// Of which routes it was said that they are not of their dialect: no more than a configuration has.
+    said: Mutex<BTreeSet<(String, String)>>,
     active: AtomicUsize,
     tasks: TaskTracker,
 }
@@ -107,6 +113,7 @@ impl Runs {
             remembered: Remembered::default(),
             driven: Registry::default(),
             starter: OnceLock::new(),
+            said: Mutex::default(),
             active: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
         })
@@ -254,6 +261,12 @@ impl Runs {
             let answer = answer.map(|answer| answer.status).map_err(|failed| failed.reason);
             CancelCalled { session: &session, run: &run, answer }.emit(&metrics);
         });
+    }
+
+    /// Whether it was not said yet that runs of this route are not of this dialect.
+    pub(super) fn is_news(&self, route: &str, dialect: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert((route.to_owned(), dialect.to_owned()))
     }
 
     /// What this instance doubts of the store: whoever else writes needs to know.

@@ -24,6 +24,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Counters by one label.
 type Counters = Family<[(&'static str, &'static str); 1], Counter>;
 
+/// Counters by two labels, whose values the configuration gives.
+type Named = Family<[(&'static str, String); 2], Counter>;
+
 /// All metrics of this instance. Clones are the same.
 #[derive(Clone)]
 pub struct Metrics {
@@ -35,6 +38,9 @@ pub(super) struct Instruments {
     registry: Registry,
     pub(super) requests: Counters,
     pub(super) runs: Counters,
+    pub(super) runs_truncated: Counter,
+    pub(super) tokens: Named,
+    pub(super) dialect_mismatches: Counters,
     pub(super) active_runs: Gauge,
     pub(super) events: Counter,
     pub(super) event_bytes: Counter,
@@ -84,6 +90,15 @@ impl Metrics {
                 RequestOutcome::ALL.map(RequestOutcome::as_str),
             ),
             runs: new.counters("runs", "Runs that have reached a state", "state", states.map(RunState::as_str)),
+            runs_truncated: new
+                .counter("runs_truncated", "Runs whose upstream ended cleanly, without the end of its dialect"),
+            tokens: new.named("tokens", "Tokens of runs, as their streams say it, by route and direction"),
+            dialect_mismatches: new.counters(
+                "dialect_mismatches",
+                "Runs that are not as the dialect of their route says",
+                "kind",
+                ["contradicted", "without_text"],
+            ),
             active_runs: new.gauge("runs_active", "Runs that this instance drives"),
             events: new.counter("events", "Events that the log has acknowledged"),
             event_bytes: new.counter("event_bytes", "Bytes of the events that the log has acknowledged"),
@@ -194,6 +209,12 @@ struct Registrar {
 }
 
 impl Registrar {
+    fn named(&mut self, name: &str, help: &str) -> Named {
+        let family = Named::default();
+        self.registry.register(name, help, family.clone());
+        family
+    }
+
     fn counter(&mut self, name: &str, help: &str) -> Counter {
         let counter = Counter::default();
         self.registry.register(name, help, counter.clone());

@@ -23,7 +23,7 @@ use crate::gateway::document::document;
 use crate::gateway::run_stream::name_run;
 use crate::hub::{Cursor, Delivery, NoSession};
 use crate::log::{Bounds, OnBusy, Opened};
-use crate::run::{BrokenOff, RunSpec, Started, Tagging};
+use crate::run::{BrokenOff, Ending, RunSpec, Started, Tagging};
 use crate::server::{Body, BodyError, Problem};
 use crate::session::{After, Entry, Offset, Record, RunId, RunState, SessionId, Terminal};
 use crate::telemetry::{Fact, RunStarted};
@@ -68,6 +68,7 @@ pub(super) async fn record(
         on_cancel: None,
         steer: None,
         format: Format::default(),
+        ending: Ending::Upload,
         ids: Tagging::Off,
         stall: route.stall,
         stall_limit: route.stall_limit,

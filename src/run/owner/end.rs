@@ -28,6 +28,11 @@ impl End {
         End { state, reason, by: None, caller: CallerEnd::Broken(reason), tail: Bytes::new() }
     }
 
+    /// Whether somebody has stopped it who is not the upstream.
+    pub(super) fn is_our_cancel(&self) -> bool {
+        self.state == Terminal::Cancelled && self.reason != "upstream"
+    }
+
     pub(super) fn cancelled(by: ByteString) -> Self {
         End { by: Some(by), ..End::broken(Terminal::Cancelled, "cancel") }
     }

@@ -68,6 +68,7 @@ impl Store {
 
 fn settings() -> RunsSettings {
     RunsSettings {
+        dialects: Arc::default(),
         event_bytes: 1 << 10,
         pending_bytes: 1 << 20,
         run_duration: Duration::from_secs(3600),

@@ -47,7 +47,7 @@ impl Owner {
         if let Durability::Eager { first_n } = self.durability {
             self.say_eager(first_n);
         }
-        let details = self.terminal_details("store_unavailable");
+        let details = self.terminal_details(Terminal::Failed, "store_unavailable");
         self.state(RunState::Ended(Terminal::Failed), &details.to_string());
         self.over();
         None

@@ -40,6 +40,8 @@ pub struct RunSpec {
     pub steer: Option<SideCall>,
     /// What the answer is, as its head says; of a run that was open before it, what `Answer` says counts.
     pub format: Format,
+    /// How the end of its bytes is known; of a run that was open before it, what `Answer` says counts.
+    pub ending: Ending,
     /// Whether the direct caller gets tagged ids; such a caller is never served before the log has
     /// the event.
     pub ids: Tagging,
@@ -49,6 +51,18 @@ pub struct RunSpec {
     pub stall: Duration,
     /// Silence after which it has failed.
     pub stall_limit: Duration,
+}
+
+/// How the end of a run's bytes is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// By the framing of HTTP: a length, a last chunk, the end of an HTTP/2 stream.
+    #[default]
+    Delimited,
+    /// By nothing but the close of the connection (RFC 9112 §6.3): one that broke looks like one that was done.
+    Close,
+    /// An agent writes it, and says by HTTP when it is done. It owes nobody the end of a dialect.
+    Upload,
 }
 
 /// Whether the direct caller's events get our ids.

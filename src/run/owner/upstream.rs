@@ -65,13 +65,21 @@ impl Owner {
 
     pub(super) fn frame(&mut self, frame: Frame) {
         match frame {
-            Frame::Filler(raw) => self.books.filler(raw),
+            Frame::Filler(raw) => {
+                if let Some(observer) = &mut self.observer {
+                    observer.outside(&raw);
+                }
+                self.books.filler(raw);
+            }
             Frame::Event { raw, event } => {
                 self.last_event_failed = event.name.as_deref() == Some("error");
                 if self.spec.ids == Tagging::UnlessTheirs {
                     self.spec.ids = if event.id.is_some() { Tagging::Off } else { Tagging::On };
                 }
                 self.found.look_into(&event.data);
+                if let Some(observer) = &mut self.observer {
+                    observer.event(event.name.as_deref(), &event.data);
+                }
                 let record = self.record(Kind::Event, event);
                 self.keep(record, raw);
             }
@@ -87,6 +95,9 @@ impl Owner {
                 }
                 let (session, run, bytes) = (&self.spec.session, &self.spec.run, dropped.bytes());
                 EventDropped { session, run, bytes }.emit(&self.runs.metrics);
+                if let Some(observer) = &mut self.observer {
+                    observer.missed();
+                }
                 let data = dropped.into_details().into();
                 let record = self.record(Kind::EventDropped, Event { name: None, data, id: None });
                 self.keep(record, raw);
@@ -123,10 +134,7 @@ impl Owner {
         if !tail.is_empty() {
             self.books.filler(tail.clone());
         }
-        let (state, reason) = match self.last_event_failed {
-            true => (Terminal::Failed, "error_event"),
-            false => (Terminal::Completed, "end"),
-        };
+        let (state, reason) = self.judge(&tail);
         End { state, reason, by: None, caller: CallerEnd::Clean(trailers), tail }
     }
 
@@ -151,24 +159,26 @@ impl Owner {
     }
 
     /// What every terminal says.
-    pub(super) fn terminal_details(&self, reason: &str) -> serde_json::Value {
+    pub(super) fn terminal_details(&mut self, state: Terminal, reason: &str) -> serde_json::Value {
         let duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        json!({
+        let mut details = json!({
             "reason": reason,
             "upstream_status": self.spec.status,
             "events": self.events,
             "bytes": self.bytes,
             "duration_ms": duration_ms,
-        })
+        });
+        self.say_observed(state, &mut details);
+        details
     }
 
     /// Writes the terminal into the books.
-    pub(super) fn end(&mut self, end: End) {
+    pub(super) fn end(&mut self, mut end: End) {
         if let Durability::Eager { first_n } = self.durability {
             self.say_eager(first_n);
         }
         self.ended = true;
-        let mut details = self.terminal_details(end.reason);
+        let mut details = self.terminal_details(end.state, end.reason);
         if !end.tail.is_empty() {
             let kept = &end.tail[..end.tail.len().min(TAIL_BYTES)];
             details["tail"] = String::from_utf8_lossy(kept).into();
@@ -178,12 +188,14 @@ impl Owner {
             details["by"] = serde_json::from_str(by).unwrap_or_default();
         }
         self.state(RunState::Ended(end.state), &details.to_string());
-        if let Some(call) = self.spec.on_cancel.take().filter(|_| end.state == Terminal::Cancelled) {
+        if let Some(call) = self.spec.on_cancel.take().filter(|_| end.is_our_cancel()) {
             self.runs.tell_cancelled(call, self.found.values(), &self.spec.session, &self.spec.run);
         }
         let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
         let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());
         RunEnded { session, run, terminal, reason, events, took }.emit(&self.runs.metrics);
+        self.report_observed(terminal);
+        self.say_cancelled(&mut end);
         self.caller_end = Some(end.caller);
         if self.durability != Durability::Stored {
             self.finish_caller();

@@ -5,6 +5,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 
 use super::{CallerEnd, End, Owner};
+use crate::dialect::Observer;
 use crate::framing::Decoder;
 use crate::run::Dropped;
 use crate::run::call::Answer;
@@ -50,9 +51,11 @@ impl Owner {
         self.speaks();
         self.spec.status = Some(answer.head.status);
         self.status(answer.head.answered());
+        self.spec.ending = answer.ending;
         match answer.format {
             Some(format) => {
                 self.decoder = Decoder::new(format.framing, self.runs.settings.event_bytes);
+                self.observer = Some(Observer::new(self.runs.settings.dialects.clone(), format.dialect.clone()));
                 self.spec.format = format;
             }
             None => self.whole = Some(Whole::new(self.runs.settings.event_bytes)),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Fact;
+use crate::dialect::Tokens;
 use crate::session::{InstanceId, RunId, RunState, SessionId, Terminal};
 use crate::telemetry::metrics::Metrics;
 
@@ -81,6 +82,9 @@ impl Fact for RunEnded<'_> {
     fn emit(self, metrics: &Metrics) {
         let RunEnded { session, run, reason, events, .. } = self;
         count_run(metrics, RunState::Ended(self.terminal));
+        if reason == Some("truncated") {
+            metrics.count.runs_truncated.inc();
+        }
         let (state, took_ms) = (self.terminal.as_str(), millis(self.took));
         match self.terminal {
             Terminal::Failed | Terminal::Interrupted => {
@@ -89,6 +93,79 @@ impl Fact for RunEnded<'_> {
             Terminal::Completed | Terminal::Cancelled => {
                 tracing::info!(%session, %run, state, reason, events, took_ms, "run ended");
             }
+        }
+    }
+}
+
+/// What a run cost, as far as its stream says it.
+#[derive(Clone, Copy, Debug)]
+pub struct TokensCounted<'a> {
+    /// The run's route, as the configuration writes it.
+    pub route: &'a str,
+    /// The counts.
+    pub tokens: Tokens,
+}
+
+impl Fact for TokensCounted<'_> {
+    fn emit(self, metrics: &Metrics) {
+        for (direction, count) in [("input", self.tokens.input), ("output", self.tokens.output)] {
+            if let Some(count) = count {
+                let labels = [("route", self.route.to_owned()), ("direction", direction.to_owned())];
+                metrics.count.tokens.get_or_create(&labels).inc_by(count);
+            }
+        }
+    }
+}
+
+/// The answers of a route are not of the dialect that it names.
+#[derive(Clone, Copy, Debug)]
+pub struct DialectContradicted<'a> {
+    /// The route, as the configuration writes it.
+    pub route: &'a str,
+    /// The dialect that it names.
+    pub named: &'a str,
+    /// What the run's first events have shown; `None`: no dialect that is known.
+    pub shown: Option<&'a str>,
+    /// Whether that is said for the first time.
+    pub first: bool,
+}
+
+impl Fact for DialectContradicted<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.count.dialect_mismatches.get_or_create(&[("kind", "contradicted")]).inc();
+        let DialectContradicted { route, named, shown, .. } = self;
+        if self.first {
+            let (recorded_as, advice) =
+                (shown.unwrap_or("opaque events"), "correct the route's `dialect`, or leave it out");
+            tracing::warn!(
+                route,
+                named,
+                recorded_as,
+                advice,
+                "the answers of a route are not of the dialect that it names"
+            );
+        }
+    }
+}
+
+/// No event of a run has text where its dialect, one of the configuration's, says that it grows.
+#[derive(Clone, Copy, Debug)]
+pub struct TextMissing<'a> {
+    /// The run's route, as the configuration writes it.
+    pub route: &'a str,
+    /// The dialect.
+    pub dialect: &'a str,
+    /// Whether that is said for the first time.
+    pub first: bool,
+}
+
+impl Fact for TextMissing<'_> {
+    fn emit(self, metrics: &Metrics) {
+        metrics.count.dialect_mismatches.get_or_create(&[("kind", "without_text")]).inc();
+        let TextMissing { route, dialect, .. } = self;
+        if self.first {
+            let advice = "correct the `[[dialect.delta]]` paths, or their `when`";
+            tracing::warn!(route, dialect, advice, "no event of a run has text where its dialect says");
         }
     }
 }
