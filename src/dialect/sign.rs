@@ -77,6 +77,13 @@ impl Hint {
         Some(Hint::Member(Finder::new(&format!("\"{key}\"")).into_owned()))
     }
 
+    /// What is searched for.
+    pub(super) fn needle(&self) -> &[u8] {
+        match self {
+            Hint::Text(finder) | Hint::Member(finder) => finder.needle(),
+        }
+    }
+
     /// Whether it is there.
     pub(super) fn is_in(&self, data: &str) -> bool {
         match self {

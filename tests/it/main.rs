@@ -23,6 +23,7 @@ mod codings;
 mod compacted;
 mod continuity;
 mod cuts;
+mod dialects;
 mod disconnects;
 mod everybody;
 mod failovers;
