@@ -158,7 +158,9 @@ impl<'a> Look<'a> {
 /// Whether a JSON value is this text, or this number or word as it is written.
 fn reads(value: &str, texts: &Texts) -> bool {
     match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        Some(inner) if inner.contains('\\') => serde_json::from_str::<String>(value).is_ok_and(|value| texts.are(&value)),
+        Some(inner) if inner.contains('\\') => {
+            serde_json::from_str::<String>(value).is_ok_and(|value| texts.are(&value))
+        }
         Some(inner) => texts.are(inner),
         None => texts.are(value),
     }
