@@ -161,7 +161,6 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         hub,
         control,
-        dialects: Arc::new(config.dialects.clone()),
         credentials: config.send.credentials.clone(),
         log: log.clone(),
         writers: Writers::new(runs.clone(), &config),

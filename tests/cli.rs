@@ -204,3 +204,29 @@ fn the_page_of_options_is_current() {
     let written = std::fs::read_to_string(path).unwrap_or_default();
     assert!(written == page, "docs/configuration.md is out of date: UPDATE_DOCS=1 cargo test --test cli");
 }
+
+#[test]
+fn the_dialects_are_listed_and_each_is_described_as_a_custom_one_would_be() {
+    let list = stdout(&run(&["dialects"]));
+    let names: Vec<&str> = list.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(names.len() >= 22 && list.lines().all(|line| line.split_whitespace().count() > 2), "{list}");
+    let page = include_str!("../docs/dialects.md");
+    for name in names {
+        assert!(page.contains(&format!("| `{name}` |")), "docs/dialects.md lacks {name}");
+        // What is printed is what a file may have.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), stdout(&run(&["dialects", name]))).unwrap();
+        let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
+        let checked = run(&arguments);
+        assert_eq!(checked.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
+    }
+    assert_refused(&run(&["dialects", "latin"]), 2, &["latin", "openai-chat"]);
+}
+
+#[test]
+fn a_dialect_that_means_nothing_is_refused_with_its_line() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[[dialect]]\nname = \"own\"\nend = [{ at = \"type\" }]\n").unwrap();
+    let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
+    assert_refused(&run(&arguments), 2, &[":3: [[dialect]]", "/key/0/key"]);
+}

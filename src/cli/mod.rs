@@ -99,9 +99,7 @@ pub fn completions(shell: Shell) -> String {
 /// The names of the built-in dialects, or the description of the one that is named.
 fn dialects(matches: &ArgMatches) -> String {
     match matches.get_one::<String>("NAME") {
-        Some(wanted) => {
-            builtin().find(|(name, ..)| name == wanted).map(|(.., text)| text.to_owned()).unwrap_or_default()
-        }
+        Some(wanted) => builtin().find(|(name, ..)| name == wanted).map(|(.., table)| table).unwrap_or_default(),
         None => builtin().map(|(name, about, _)| format!("{name:<20} {about}\n")).collect(),
     }
 }

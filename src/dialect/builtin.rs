@@ -28,14 +28,17 @@ pub(super) const BUILTIN: [&str; 22] = [
     include_str!("builtin/generic.toml"),
 ];
 
-/// The built-in dialects: the name of each, what it is, and its description in TOML.
-pub fn builtin() -> impl Iterator<Item = (&'static str, String, &'static str)> {
+/// The built-in dialects: the name of each, what it is, and its description as a configuration file would have it.
+pub fn builtin() -> impl Iterator<Item = (&'static str, String, String)> {
     BUILTIN.into_iter().map(|text| {
         let (comment, rest) = text.split_once("name = \"").unwrap_or_default();
         let about: Vec<_> = comment.lines().map(|line| line.trim_start_matches(['#', ' '])).collect();
         let about = about.join(" ");
         let about = about.split_once(". ").map_or(&*about, |(first, _)| first).trim_end_matches('.').to_owned();
-        (rest.split('"').next().unwrap_or_default(), about, text)
+        let table = text.replacen("name = ", "[[dialect]]\nname = ", 1);
+        let table =
+            table.replace("\n[[delta]]", "\n[[dialect.delta]]").replace("\n[[cumulative]]", "\n[[dialect.cumulative]]");
+        (rest.split('"').next().unwrap_or_default(), about, table)
     })
 }
 
@@ -46,8 +49,9 @@ mod tests {
 
     #[test]
     fn every_description_begins_with_what_it_is_and_then_its_name() {
-        for (name, about, text) in builtin() {
+        for ((name, about, table), text) in builtin().zip(BUILTIN) {
             assert_eq!(Dialect::read(text).unwrap().name, name);
+            assert_eq!(table.matches("[[dialect]]").count(), 1, "{table}");
             assert!(!about.is_empty() && about.len() < 120, "{name}: {about}");
         }
     }

@@ -2,6 +2,10 @@
 //! dialect is data: a [`Dialect`] is read from TOML, the built-in ones from `builtin/*.toml`, custom ones
 //! from `[[dialect]]` in the configuration; both have the same form.
 //!
+//! `description` is what is known of one; `dialects` are all of a configuration, and recognise a run's from its
+//! first events. `observer` looks at every event of a run, by `watch` (marks and counts, prepared as `sign`s, so
+//! that the JSON of few events is read), which finds `places` in one reading.
+//!
 //! Nothing here changes what the direct caller gets. A stream of an unknown dialect is a sequence of opaque
 //! events whose end is the close.
 //!

@@ -77,6 +77,13 @@ impl Hint {
         Some(Hint::Member(Finder::new(&format!("\"{key}\"")).into_owned()))
     }
 
+    /// What is searched for.
+    pub(super) fn needle(&self) -> &[u8] {
+        match self {
+            Hint::Text(finder) | Hint::Member(finder) => finder.needle(),
+        }
+    }
+
     /// Whether it is there.
     pub(super) fn is_in(&self, data: &str) -> bool {
         match self {
@@ -107,7 +114,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Whether what stands there, as it is written, is one of `texts`.
-fn are(texts: &Texts, json: &str) -> bool {
+pub(super) fn are(texts: &Texts, json: &str) -> bool {
     match json.as_bytes() {
         [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => texts.are(&json[1..json.len() - 1]),
         [b'"', ..] => serde_json::from_str::<String>(json).is_ok_and(|text| texts.are(&text)),

@@ -11,7 +11,8 @@ pub(super) struct Watch {
     places: Places,
     signs: Vec<(What, Sign)>,
     tokens_when: Option<Sign>,
-    tokens_hints: Vec<Hint>,
+    /// One of these is in the text of every event that has counts; `None`: nothing is known about it.
+    tokens_hints: Option<Vec<Hint>>,
     input: Vec<usize>,
     output: Vec<usize>,
     error: Vec<usize>,
@@ -64,8 +65,14 @@ impl Watch {
         let tokens_when = usage.when.as_ref().map(|when| Sign::new(when, &mut places));
         let mut add = |paths: &[Path]| paths.iter().map(|path| places.add(path)).collect();
         let (input, output, error) = (add(&usage.input), add(&usage.output), add(&dialect.error));
-        let hints: Option<Vec<_>> = usage.input.iter().chain(&usage.output).map(Hint::member).collect();
-        Watch { places, signs, tokens_when, tokens_hints: hints.unwrap_or_default(), input, output, error }
+        let counts = usage.input.iter().chain(&usage.output);
+        let mut tokens_hints: Option<Vec<_>> = counts.map(Hint::member).collect();
+        if let Some(hints) = &mut tokens_hints {
+            // The same name may stand at several places.
+            hints.sort_by(|a, b| a.needle().cmp(b.needle()));
+            hints.dedup_by(|a, b| a.needle() == b.needle());
+        }
+        Watch { places, signs, tokens_when, tokens_hints, input, output, error }
     }
 
     /// Whether an event says that its stream is of this dialect.
@@ -108,7 +115,7 @@ impl Watch {
     }
 
     fn may_have_tokens(&self, name: Option<&str>, data: &str) -> bool {
-        self.tokens_hints.iter().any(|hint| hint.is_in(data))
+        self.tokens_hints.as_ref().is_none_or(|hints| hints.iter().any(|hint| hint.is_in(data)))
             && self.tokens_when.as_ref().is_none_or(|when| when.may_be_in(name, data))
     }
 }
@@ -136,4 +143,36 @@ fn sum(places: &[usize], found: &Found<'_>) -> Option<u64> {
 
 fn text(json: &str) -> Option<String> {
     serde_json::from_str(json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(description: &str, data: &str) -> Shown {
+        Dialect::read(&format!("name = \"own\"\n{description}")).unwrap().watch().look(None, data, true)
+    }
+
+    #[test]
+    fn counts_of_one_event_are_added_up_and_a_name_that_json_may_escape_is_found_as_well() {
+        let counts = |description: &str, data: &str| shown(description, data).tokens;
+        let both = "usage.input = [\"/a\", \"/b/*/c\"]\nusage.output = [\"/d\"]";
+        let found = counts(both, r#"{"a":1,"b":[{"c":2},{"c":"x"},{"c":3}],"d":1.5}"#);
+        assert_eq!(found, Tokens { input: Some(6), output: None });
+        let escaped = counts("usage.input = [\"/zähler\"]", r#"{"z\u00e4hler":7}"#);
+        assert_eq!(escaped.input, Some(7));
+        let when = "usage.input = [\"/a\"]\nusage.when = { at = \"/t\", is = \"end\" }";
+        assert_eq!(counts(when, r#"{"a":1,"t":"end"}"#).input, Some(1));
+        assert_eq!(counts(when, r#"{"a":1,"t":"begin"}"#).input, None);
+    }
+
+    #[test]
+    fn an_event_may_show_several_things_at_once() {
+        let marks = "recognise = [{ at = \"/t\" }]\nend = [{ at = \"/t\", is = \"bad\" }]\nfailed = [{ at = \"/t\", is = \"b*\" }]\nerror = [\"/no\", \"/why\"]";
+        let bad = shown(marks, r#"{"t":"bad","why":"q\"uoted"}"#);
+        assert!(bad.recognised && bad.end && bad.failed && !bad.cancelled);
+        assert_eq!(bad.error.as_deref(), Some("q\"uoted"));
+        assert_eq!(shown(marks, r#"{"t":"good"}"#), Shown { recognised: true, ..Shown::default() });
+        assert_eq!(shown(marks, "bad b"), Shown::default());
+    }
 }

@@ -51,8 +51,6 @@ pub struct Gateway {
     pub control: Arc<Control>,
     /// Headers of a client's own request that go with what it sends.
     pub credentials: Vec<HeaderName>,
-    /// The dialects that runs may speak.
-    pub dialects: Arc<Dialects>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
     /// What agents that write directly need.

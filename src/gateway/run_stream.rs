@@ -2,8 +2,8 @@
 //! caller that comes back with `Last-Event-ID` or repeats its request is given.
 //!
 //! The same dispatched events in the canonical form of their framing, with the status, content type and dialect
-//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor
-//! it comes as it was. The body ends cleanly only if the upstream's did: any other end
+//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor it
+//! comes as it was. The body ends cleanly only if the upstream's did: any other end
 //! is an abort, so that no client takes half an answer for a whole one.
 
 use std::sync::Arc;

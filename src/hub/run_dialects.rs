@@ -6,12 +6,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::dialect::{Dialect, Dialects};
+use crate::dialect::{Dialect, Dialects, RECOGNISED_WITHIN};
 use crate::log::{Log, PageLimits, Read, Unavailable};
 use crate::session::{Entry, Kind, Offset, Record, RunId, RunState, SessionId};
-
-/// By so many of its first events a run shows what it speaks, or never does.
-const SHOWN_BY: usize = 8;
 
 /// Runs that are remembered; the one that was met first is forgotten, and looked up when it comes again.
 const RUNS: usize = 64;
@@ -36,7 +33,7 @@ enum Spoken {
     Is(Arc<Dialect>),
     Unknown,
     /// So many of its events, up to this offset, have not shown it.
-    Undecided(usize, Offset),
+    Undecided(u64, Offset),
 }
 
 /// What a `started` entry says of it.
@@ -144,16 +141,12 @@ impl RunDialects {
 fn hear(dialects: &Dialects, spoken: Spoken, entry: &Entry) -> Spoken {
     match spoken {
         Spoken::Undecided(heard, upto) if entry.record.kind == Kind::Event && entry.offset > upto => {
-            match recognised(dialects, &entry.record) {
-                Some(dialect) => Spoken::Is(dialect),
-                None if heard + 1 == SHOWN_BY => Spoken::Unknown,
+            match dialects.recognise(entry.record.event.as_deref(), &entry.record.data) {
+                Some(dialect) => Spoken::Is(dialect.clone()),
+                None if heard + 1 == RECOGNISED_WITHIN => Spoken::Unknown,
                 None => Spoken::Undecided(heard + 1, entry.offset),
             }
         }
         decided => decided,
     }
-}
-
-fn recognised(dialects: &Dialects, record: &Record) -> Option<Arc<Dialect>> {
-    dialects.recognise(record.event.as_deref(), &record.data).cloned()
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use sidestream::dialect::Format;
 use sidestream::log::*;
 use sidestream::run::{
-    Answer as UpstreamAnswer, CallerBody, RunSpec, Runs, RunsSettings, Started, Tagging, keep_lease,
+    Answer as UpstreamAnswer, CallerBody, Ending, RunSpec, Runs, RunsSettings, Started, Tagging, keep_lease,
 };
 use sidestream::session::*;
 use sidestream::telemetry::Metrics;
@@ -107,6 +107,7 @@ fn plans() -> impl Strategy<Value = Plan> {
 
 fn settings() -> RunsSettings {
     RunsSettings {
+        dialects: Arc::default(),
         event_bytes: 1 << 10,
         pending_bytes: 1 << 20,
         run_duration: 4 * PATIENCE,
@@ -133,6 +134,7 @@ fn spec(session: &SessionId, run: &RunId, RunPlan { sent, needs_a_caller, .. }: 
         subject: None,
         grace: needs_a_caller.then_some(GRACE),
         format: Format::default(),
+        ending: Ending::default(),
         ids: Tagging::Off,
         stall: 4 * PATIENCE,
         stall_limit: 4 * PATIENCE,
@@ -183,6 +185,7 @@ impl Scene {
                     Ok(UpstreamAnswer {
                         head: Started { status: 200, ..Started::default() },
                         format: Some(Format::default()),
+                        ending: Ending::default(),
                         body,
                     })
                 }

@@ -54,7 +54,7 @@ impl Owner {
     }
 
     /// Tells operators what was observed, after the end.
-    pub(super) fn report_observed(&self) {
+    pub(super) fn report_observed(&self, state: Terminal) {
         let (observed, route, metrics) = (&self.observed, &*self.spec.route, &self.runs.metrics);
         TokensCounted { route, tokens: observed.tokens }.emit(metrics);
         let framed_otherwise = self.spec.format.contradicts.as_ref();
@@ -62,7 +62,10 @@ impl Owner {
             let shown = observed.dialect.as_ref().map(|dialect| &*dialect.name);
             let first = self.runs.is_news(route, &named.name);
             DialectContradicted { route, named: &named.name, shown, first }.emit(metrics);
-        } else if let Some(dialect) = observed.dialect.as_ref().filter(|_| observed.without_text) {
+        } else if let Some(dialect) =
+            // One that failed or was stopped may never have come to its text.
+            observed.dialect.as_ref().filter(|_| observed.without_text && state == Terminal::Completed)
+        {
             let first = self.runs.is_news(route, &dialect.name);
             TextMissing { route, dialect: &dialect.name, first }.emit(metrics);
         }

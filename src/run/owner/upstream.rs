@@ -194,7 +194,7 @@ impl Owner {
         let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
         let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());
         RunEnded { session, run, terminal, reason, events, took }.emit(&self.runs.metrics);
-        self.report_observed();
+        self.report_observed(terminal);
         self.say_cancelled(&mut end);
         self.caller_end = Some(end.caller);
         if self.durability != Durability::Stored {
