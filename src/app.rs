@@ -163,6 +163,7 @@ pub async fn run(
         control,
         credentials: config.send.credentials.clone(),
         log: log.clone(),
+        dialects: Arc::new(config.dialects.clone()),
         writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),

@@ -53,6 +53,8 @@ pub struct Gateway {
     pub credentials: Vec<HeaderName>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
+    /// What runs may speak.
+    pub dialects: Arc<Dialects>,
     /// What agents that write directly need.
     pub writers: Writers,
     /// Bounds and manners.
