@@ -161,9 +161,9 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         hub,
         control,
+        dialects: Arc::new(config.dialects.clone()),
         credentials: config.send.credentials.clone(),
         log: log.clone(),
-        dialects: Arc::new(config.dialects.clone()),
         writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),

@@ -13,6 +13,7 @@
 
 mod builtin;
 mod check;
+pub mod compact;
 mod description;
 mod dialects;
 mod format;

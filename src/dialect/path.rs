@@ -47,6 +47,25 @@ impl Path {
         Ok(Path { steps: steps.split('/').map(step).collect() })
     }
 
+    /// How many steps it has.
+    pub(super) fn depth(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether its step after `depth` others goes to the member `name` of an object.
+    pub(super) fn goes_to(&self, depth: usize, name: &[u8]) -> bool {
+        matches!(self.steps.get(depth), Some(Step::Key(key)) if key.as_bytes() == name)
+    }
+
+    /// Whether its step after `depth` others goes to this element of an array.
+    pub(super) fn goes_to_element(&self, depth: usize, index: usize) -> bool {
+        match self.steps.get(depth) {
+            Some(Step::Every) => true,
+            Some(Step::Key(key)) => number(key) == Some(index),
+            None => false,
+        }
+    }
+
     /// The reference tokens, from the outermost.
     pub(super) fn steps(&self) -> &[Step] {
         &self.steps

@@ -1,15 +1,17 @@
 //! One session attached on one socket: which entries pass its filter, and the frames they become.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::hub::{Cursor, Delivery, Item, News, NewsItem, Whole};
+use crate::dialect::compact::{Compacted, Merged};
+use crate::hub::{Compacting, Cursor, Delivery, Item, News, NewsItem, Whole};
 use crate::log::{Present, ReadCursor, User};
 use crate::session::{Entry, Offset, RunId, SessionId};
 use crate::wire::{
-    Attach, Change, Here, ServerMessage, entry_frame, ephemeral_frame, presence_frame, present_frame, queue_frame,
-    read_frame, with_field,
+    Attach, Change, Here, ServerMessage, entry_frame, ephemeral_frame, merged_frame, presence_frame, present_frame,
+    queue_frame, read_frame, with_field,
 };
 
 /// A filtered subscriber is told where it is after so many entries that were not for it.
@@ -19,11 +21,38 @@ const SKIPPED_ENTRIES: u64 = 1_000;
 pub(super) struct Attachment {
     cursor: Cursor,
     filter: Filter,
+    /// What merges, where it wants that.
+    compacting: Option<Compacting>,
+    /// What its cursor has brought and was not taken yet.
+    brought: Option<Delivery>,
     /// Whose read cursor it is told of.
     user: Option<User>,
     /// The last offset that the client can know.
     told: Offset,
     told_at: Instant,
+}
+
+/// What a subscriber has to be told next.
+#[derive(Debug)]
+pub(super) enum Coming {
+    /// What its cursor has brought.
+    Log(Delivery),
+    /// What was held back to be merged.
+    Due,
+    /// Where it is.
+    Position,
+}
+
+impl Coming {
+    /// The replay is over.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self, Coming::Log(Delivery::Live(_)))
+    }
+
+    /// The session was erased: nothing follows.
+    pub(super) fn is_erased(&self) -> bool {
+        matches!(self, Coming::Log(Delivery::Erased))
+    }
 }
 
 /// Which entries a subscriber wants. Both conditions must hold; `None` wants all.
@@ -57,8 +86,8 @@ impl Filter {
 
 impl Attachment {
     /// A subscription that begins after `offset`.
-    pub(super) fn new(cursor: Cursor, filter: Filter, offset: Offset) -> Self {
-        Attachment { cursor, filter, user: None, told: offset, told_at: Instant::now() }
+    pub(super) fn new(cursor: Cursor, filter: Filter, compacting: Option<Compacting>, offset: Offset) -> Self {
+        Attachment { cursor, filter, compacting, brought: None, user: None, told: offset, told_at: Instant::now() }
     }
 
     /// All that the devices of the session share; from now on it is told what is new of it, for the
@@ -73,32 +102,71 @@ impl Attachment {
         self.cursor.session()
     }
 
-    /// The attachment itself and what its cursor brings next. A subscriber whose filter has left
-    /// out what came last is told where it is every `period`: an empty delivery.
-    pub(super) async fn step(mut self, period: Duration) -> (Self, Delivery) {
+    /// The attachment itself and what comes next. A subscriber whose filter has left out what came last is
+    /// told where it is every `period`.
+    pub(super) async fn step(mut self, period: Duration) -> (Self, Coming) {
         let untold = self.cursor.position() != self.told;
-        let delivery = tokio::select! {
-            delivery = self.cursor.next() => delivery,
-            () = sleep_until(self.told_at + period), if untold => Delivery::Items(Vec::new()),
+        let tell_at = self.told_at + period;
+        let coming = tokio::select! {
+            coming = self.next() => coming,
+            () = sleep_until(tell_at), if untold => Coming::Position,
         };
-        (self, delivery)
+        (self, coming)
     }
 
     /// Waits for what comes next. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Delivery {
-        self.cursor.next().await
+    pub(super) async fn next(&mut self) -> Coming {
+        let Some(compacting) = &mut self.compacting else { return Coming::Log(self.cursor.next().await) };
+        let brought = match &mut self.brought {
+            Some(brought) => brought,
+            none => {
+                let due = compacting.due();
+                let delivery = tokio::select! {
+                    biased;
+                    () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => return Coming::Due,
+                    delivery = self.cursor.next() => delivery,
+                };
+                none.insert(delivery)
+            }
+        };
+        if let Delivery::Items(items) = brought {
+            for item in items.iter().filter(|item| self.filter.passes(item.entry())) {
+                compacting.meet(item.entry()).await;
+            }
+        }
+        match self.brought.take() {
+            Some(delivery) => Coming::Log(delivery),
+            None => Coming::Due,
+        }
     }
 
-    /// The frames of a delivery, in order, each with the position that its reader is at after it.
-    pub(super) fn frames(&mut self, delivery: &Delivery, mut each: impl FnMut(Offset, FrameText<'_>)) {
+    /// The frames of what came, in order, each with the position that its reader is at after it.
+    pub(super) fn frames(&mut self, coming: &Coming, mut each: impl FnMut(Offset, FrameText<'_>)) {
         let told = self.told;
-        match delivery {
-            Delivery::Items(items) if items.is_empty() => {
-                let at = self.at();
-                each(self.told, FrameText::Note("at", at));
+        match coming {
+            Coming::Position => {
+                self.release(Compacting::flush, &mut each);
+                if self.cursor.position() != self.told {
+                    let at = self.at();
+                    each(self.told, FrameText::Note("at", at));
+                }
             }
-            Delivery::Items(items) => items.iter().for_each(|item| self.item(item, &mut each)),
+            Coming::Due => self.release(|compacting, out| compacting.elapse(Instant::now(), out), &mut each),
+            Coming::Log(delivery) => self.delivered(delivery, &mut each),
+        }
+        if self.told != told {
+            self.told_at = Instant::now();
+        }
+    }
+
+    fn delivered(&mut self, delivery: &Delivery, each: &mut impl FnMut(Offset, FrameText<'_>)) {
+        match delivery {
+            Delivery::Items(items) => {
+                items.iter().for_each(|item| self.item(item, each));
+                self.release(|compacting, out| compacting.settle(Instant::now(), out), each);
+            }
             Delivery::Live(offset) => {
+                self.release(Compacting::now_live, each);
                 if self.told != *offset {
                     let at = self.at();
                     each(*offset, FrameText::Note("at", at));
@@ -107,11 +175,12 @@ impl Attachment {
                 each(*offset, FrameText::Note("live", ServerMessage::Live { session, offset: *offset }.encode()));
             }
             Delivery::Gap(gap) => {
+                self.release(Compacting::flush, each);
                 let (session, filtered) = (self.cursor.session(), !self.filter.is_empty());
                 each(gap.to, FrameText::Note("gap", ServerMessage::Gap { session, gap: *gap, filtered }.encode()));
                 self.told = gap.to;
             }
-            Delivery::News(news) => news.iter().for_each(|item| self.news(item, &mut each)),
+            Delivery::News(news) => news.iter().for_each(|item| self.news(item, each)),
             Delivery::Whole(whole) => {
                 let session = self.cursor.session();
                 let present = present_frame(session, whole.present.iter().map(here));
@@ -125,9 +194,6 @@ impl Attachment {
                 let erased = ServerMessage::Erased { session: self.cursor.session() };
                 each(self.told, FrameText::Note("erased", erased.encode()));
             }
-        }
-        if self.told != told {
-            self.told_at = Instant::now();
         }
     }
 
@@ -147,15 +213,41 @@ impl Attachment {
         each(self.told, FrameText::Shared(frame));
     }
 
-    fn item(&mut self, item: &Item, each: &mut impl FnMut(Offset, FrameText<'_>)) {
-        if !self.filter.passes(item.entry()) {
+    fn item(&mut self, item: &Arc<Item>, each: &mut impl FnMut(Offset, FrameText<'_>)) {
+        if self.filter.passes(item.entry()) {
+            match &mut self.compacting {
+                Some(_) => self.release(|compacting, out| compacting.push(item.clone(), out), each),
+                None => self.entry(item, each),
+            }
+        } else if item.offset().seq >= self.told.seq + SKIPPED_ENTRIES {
+            self.release(Compacting::flush, each);
+            // What was held back may have told it enough.
             if item.offset().seq >= self.told.seq + SKIPPED_ENTRIES {
                 let at = ServerMessage::At { session: self.cursor.session(), offset: item.offset(), prev: self.told };
                 each(item.offset(), FrameText::Note("at", at.encode()));
                 self.told = item.offset();
             }
-            return;
         }
+    }
+
+    /// Tells what `from` gives out of what may be merged.
+    fn release(
+        &mut self,
+        from: impl FnOnce(&mut Compacting, &mut Vec<Compacted<Arc<Item>>>),
+        each: &mut impl FnMut(Offset, FrameText<'_>),
+    ) {
+        let Some(compacting) = &mut self.compacting else { return };
+        let mut out = Vec::new();
+        from(compacting, &mut out);
+        for compacted in &out {
+            match compacted {
+                Compacted::Entry(item) => self.entry(item, each),
+                Compacted::Merged(merged) => self.merged(merged, each),
+            }
+        }
+    }
+
+    fn entry(&mut self, item: &Item, each: &mut impl FnMut(Offset, FrameText<'_>)) {
         let session = self.cursor.session();
         let frame = item.frame(|entry| entry_frame(session, entry));
         let replay = self.cursor.is_replay(item.offset());
@@ -168,6 +260,22 @@ impl Attachment {
             (true, Some(prev)) => FrameText::Owned(with_field(&with_field(frame, "replay", "true"), "prev", &prev)),
         };
         each(item.offset(), text);
+    }
+
+    fn merged(&mut self, merged: &Merged, each: &mut impl FnMut(Offset, FrameText<'_>)) {
+        let Merged { entry, first, part } = merged;
+        let mut frame = merged_frame(self.cursor.session(), entry, *first, *part);
+        if self.cursor.is_replay(entry.offset) {
+            frame = with_field(&frame, "replay", "true");
+        }
+        // Every part: the reader's cursor moves with the last one.
+        if first.seq != self.told.seq + 1 {
+            frame = with_field(&frame, "prev", &format!("\"{}\"", self.told));
+        }
+        if part.0 == part.1 {
+            self.told = entry.offset;
+        }
+        each(self.told, FrameText::Owned(frame));
     }
 
     fn at(&mut self) -> String {

@@ -97,6 +97,8 @@ fn first_attach(uri: &http::Uri) -> Result<Option<Attach>, Problem> {
         after: query.after()?.unwrap_or(After::Start),
         runs: filter.runs,
         sources: filter.sources,
+        compact: query.compact()?,
+        rollup: query.rollup()?,
         create: query.flag("create")?.unwrap_or(false),
     }))
 }

@@ -34,8 +34,9 @@ use crate::auth::Principal;
 use crate::config::Config;
 use crate::control::Control;
 use crate::dialect::Dialects;
-use crate::hub::Hub;
+use crate::hub::{Compacting, Hub, Merge, RunDialects};
 use crate::log::Log;
+use crate::session::SessionId;
 use crate::sharing::{Attendance, Publisher};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -50,10 +51,10 @@ pub struct Gateway {
     pub control: Arc<Control>,
     /// Headers of a client's own request that go with what it sends.
     pub credentials: Vec<HeaderName>,
+    /// The dialects that runs may speak.
+    pub dialects: Arc<Dialects>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
-    /// What runs may speak.
-    pub dialects: Arc<Dialects>,
     /// What agents that write directly need.
     pub writers: Writers,
     /// Bounds and manners.
@@ -77,6 +78,16 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Which dialects the runs of `session` speak, for a reader that has them merged.
+    fn run_dialects(&self, session: &SessionId) -> RunDialects {
+        RunDialects::new(self.log.clone(), self.dialects.clone(), session.clone())
+    }
+
+    /// What merges for a reader of `session`, where it wants anything merged.
+    fn compacting(&self, session: &SessionId, merge: Merge) -> Option<Compacting> {
+        (!merge.is_none()).then(|| Compacting::new(merge, self.run_dialects(session)))
+    }
+
     /// A place for one more WebSocket connection, if there is one.
     fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.places.clone().try_acquire_owned().ok()

@@ -1,11 +1,12 @@
 //! The query of our own URLs.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::gateway::attachment::Filter;
 use crate::server::Problem;
 use crate::session::{After, RunId, SessionId};
-use crate::wire::{Code, after_from_query};
+use crate::wire::{Code, after_from_query, is_compact, rollup_window};
 
 /// The parameters of a URL, decoded. Unknown names are ignored.
 pub(super) struct Query(Vec<(String, String)>);
@@ -44,6 +45,18 @@ impl Query {
     pub(super) fn after(&self) -> Result<Option<After>, Problem> {
         let parse = |text| after_from_query(text).map_err(|message| Problem::new(Code::BadOffset, message));
         self.text("after").map(parse).transpose()
+    }
+
+    /// `replay`: whether the history comes merged.
+    pub(super) fn compact(&self) -> Result<bool, Problem> {
+        let parse = |text| is_compact(text).map_err(|message| Problem::new(Code::BadRequest, message));
+        self.text("replay").map_or(Ok(false), parse)
+    }
+
+    /// `rollup_ms`: over how long live deltas are merged.
+    pub(super) fn rollup(&self) -> Result<Duration, Problem> {
+        let parse = |text| rollup_window(text).map_err(|message| Problem::new(Code::BadRequest, message));
+        self.text("rollup_ms").map_or(Ok(Duration::ZERO), parse)
     }
 
     /// `session`.

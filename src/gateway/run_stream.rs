@@ -2,7 +2,8 @@
 //! caller that comes back with `Last-Event-ID` or repeats its request is given.
 //!
 //! The same dispatched events in the canonical form of their framing, with the status, content type and dialect
-//! headers that the upstream gave. The body ends cleanly only if the upstream's did: any other end
+//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor
+//! it comes as it was. The body ends cleanly only if the upstream's did: any other end
 //! is an abort, so that no client takes half an answer for a whole one.
 
 use std::sync::Arc;
@@ -13,15 +14,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
+use crate::dialect::compact::Compacted;
 use crate::framing::{Encoder, Framing};
 use crate::gateway::Gateway;
 use crate::gateway::query::Query;
 use crate::gateway::sse::{gone, problem, stream_headers};
-use crate::hub::{Cursor, Delivery, Item};
+use crate::hub::{Compacting, Cursor, Delivery, Item, Merge};
 use crate::log::{Bounds, Gap, PageLimits, Read};
 use crate::run::{Started, TaggedId};
 use crate::server::{Body, BodyError, Problem, empty};
-use crate::session::{After, Kind, Offset, RunId, RunState, SessionId, Terminal};
+use crate::session::{After, Entry, Kind, Offset, RunId, RunState, SessionId, Terminal};
 use crate::wire::Code;
 
 /// What to send of a run.
@@ -86,15 +88,13 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
         return Ok(open(no_content()));
     }
     let subscription = gateway.hub.subscribe(&session, After::Offset(from), false).await.map_err(problem)?;
-    let mut reader = Reader {
-        gateway: gateway.clone(),
-        cursor: subscription.cursor,
-        run,
-        ids,
-        encoder: Encoder::new(framing(gateway, &head)),
-        ended: None,
-        over: false,
+    let compacting = match after {
+        None => gateway.compacting(&session, Merge { replay: true, ..Merge::default() }),
+        Some(_) => None,
     };
+    let encoder = Encoder::new(framing(gateway, &head));
+    let (gateway, cursor) = (gateway.clone(), subscription.cursor);
+    let mut reader = Reader { gateway, cursor, compacting, run, ids, encoder, ended: None, over: false };
     let first = match reader.next().await {
         Next::Gap(gap) => return Err(gone(&gap)),
         // Any other end is one of this answer only: a `204` would tell the client to ask no more.
@@ -204,6 +204,8 @@ enum Next {
 struct Reader {
     gateway: Arc<Gateway>,
     cursor: Cursor,
+    /// What merges, where it began at the run's start.
+    compacting: Option<Compacting>,
     run: RunId,
     ids: bool,
     encoder: Encoder,
@@ -226,14 +228,18 @@ impl Reader {
                 Delivery::Items(items) => {
                     let mut out = BytesMut::new();
                     for item in items {
-                        self.write(&item, &mut out);
+                        self.take(item, &mut out).await;
                     }
                     if !out.is_empty() {
                         return Next::Chunk(out.freeze());
                     }
                 }
                 // What was there is sent; the head must not wait for what is to come.
-                Delivery::Live(_) => return Next::Chunk(Bytes::new()),
+                Delivery::Live(_) => {
+                    let mut out = BytesMut::new();
+                    self.release(Compacting::now_live, &mut out);
+                    return Next::Chunk(out.freeze());
+                }
                 Delivery::Gap(gap) => return Next::Gap(gap),
                 // It did not ask for them.
                 Delivery::News(_) | Delivery::Whole(_) => {}
@@ -242,15 +248,41 @@ impl Reader {
         }
     }
 
-    fn write(&mut self, item: &Item, out: &mut BytesMut) {
-        let record = &item.entry().record;
-        if record.run.as_ref() != Some(&self.run) || self.ended.is_some() {
+    /// Writes an entry, or what it is not merged with.
+    async fn take(&mut self, item: Arc<Item>, out: &mut BytesMut) {
+        if item.entry().record.run.as_ref() != Some(&self.run) {
+            return;
+        }
+        match &mut self.compacting {
+            Some(compacting) => {
+                compacting.meet(item.entry()).await;
+                self.release(|compacting, merged| compacting.push(item, merged), out);
+            }
+            None => self.write(item.entry(), out),
+        }
+    }
+
+    fn release(&mut self, from: impl FnOnce(&mut Compacting, &mut Vec<Compacted<Arc<Item>>>), out: &mut BytesMut) {
+        let mut compacted = Vec::new();
+        if let Some(compacting) = &mut self.compacting {
+            from(compacting, &mut compacted);
+        }
+        for one in &compacted {
+            match one {
+                Compacted::Entry(item) => self.write(item.entry(), out),
+                Compacted::Merged(merged) => self.write(&merged.entry, out),
+            }
+        }
+    }
+
+    fn write(&mut self, entry: &Entry, out: &mut BytesMut) {
+        let record = &entry.record;
+        if self.ended.is_some() {
             return;
         }
         match record.kind {
             Kind::Event => {
-                let tagged =
-                    self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, item.offset()).to_string());
+                let tagged = self.ids.then(|| TaggedId::of(self.cursor.session(), &self.run, entry.offset).to_string());
                 let id = tagged.as_deref().or(record.id.as_deref());
                 self.encoder.write(record.event.as_deref(), &record.data, id, out);
             }

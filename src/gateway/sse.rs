@@ -19,7 +19,7 @@ use crate::gateway::Gateway;
 use crate::gateway::attachment::{Attachment, FrameText};
 use crate::gateway::pages;
 use crate::gateway::query::Query;
-use crate::hub::{Delivery, NoSession};
+use crate::hub::{Merge, NoSession};
 use crate::log::Gap;
 use crate::server::{Body, BodyError, Problem};
 use crate::session::{After, Offset, SessionId};
@@ -41,17 +41,18 @@ pub async fn events(
         (Some(after), _) => Some(after),
         (None, id) => id.map(After::Offset),
     };
-    let filter = query.filter()?;
+    let (filter, compact) = (query.filter()?, query.compact()?);
     let json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     if json {
-        return pages::page(gateway, session, after, query.number("limit")?, &filter).await;
+        return pages::page(gateway, session, after, query.number("limit")?, &filter, compact).await;
     }
     let live = query.flag("live")?.unwrap_or(true);
     let after = after.unwrap_or(After::Start);
     let subscription = gateway.hub.subscribe(session, after, false).await.map_err(problem)?;
+    let compacting = gateway.compacting(session, Merge { replay: compact, ..Merge::default() });
     let reader = Reader {
         gateway: gateway.clone(),
-        attachment: Some(Attachment::new(subscription.cursor, filter, subscription.offset)),
+        attachment: Some(Attachment::new(subscription.cursor, filter, compacting, subscription.offset)),
         live,
     };
     let stream = stream::unfold(reader, |mut reader| async move {
@@ -113,30 +114,38 @@ impl Reader {
     /// The next text of the stream; `None`: it ends here.
     async fn next(&mut self) -> Option<Bytes> {
         let mut attachment = self.attachment.take()?;
-        let delivery = tokio::select! {
-            delivery = attachment.next() => delivery,
-            () = sleep(KEEP_ALIVE) => {
+        loop {
+            let coming = tokio::select! {
+                coming = attachment.next() => coming,
+                () = sleep(KEEP_ALIVE) => {
+                    self.attachment = Some(attachment);
+                    return Some(Bytes::from_static(b":\n"));
+                }
+                // The client comes back with its last id, to another instance.
+                () = self.gateway.shutdown.closing() => return None,
+            };
+            let ends = coming.is_erased() || coming.is_live() && !self.live;
+            let mut out = BytesMut::new();
+            attachment.frames(&coming, |offset, frame| {
+                let id = offset.to_string();
+                match frame {
+                    // Who wants only the history is not told where it ends.
+                    FrameText::Note("at" | "live", _) if ends => {}
+                    FrameText::Shared(text) => encode(None, text, Some(&id), &mut out),
+                    FrameText::Owned(text) => encode(None, &text, Some(&id), &mut out),
+                    FrameText::Note(kind, text) => {
+                        encode(Some(&format!("sidestream.{kind}")), &text, Some(&id), &mut out);
+                    }
+                }
+            });
+            if ends {
+                return (!out.is_empty()).then(|| out.freeze());
+            }
+            // All of it may be held back.
+            if !out.is_empty() {
                 self.attachment = Some(attachment);
-                return Some(Bytes::from_static(b":\n"));
+                return Some(out.freeze());
             }
-            // The client comes back with its last id, to another instance.
-            () = self.gateway.shutdown.closing() => return None,
-        };
-        if matches!(delivery, Delivery::Live(_)) && !self.live {
-            return None;
         }
-        let mut out = BytesMut::new();
-        attachment.frames(&delivery, |offset, frame| {
-            let id = offset.to_string();
-            match frame {
-                FrameText::Shared(text) => encode(None, text, Some(&id), &mut out),
-                FrameText::Owned(text) => encode(None, &text, Some(&id), &mut out),
-                FrameText::Note(kind, text) => encode(Some(&format!("sidestream.{kind}")), &text, Some(&id), &mut out),
-            }
-        });
-        if !matches!(delivery, Delivery::Erased) {
-            self.attachment = Some(attachment);
-        }
-        Some(out.freeze())
     }
 }

@@ -17,11 +17,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::control::{Client, Control};
-use crate::gateway::attachment::{Attachment, Filter, FrameText, here, own_cursor};
+use crate::gateway::attachment::{Attachment, Coming, Filter, FrameText, here, own_cursor};
 use crate::gateway::sharing::{Shares, Sharing};
 use crate::gateway::socket::{Happened, Socket};
 use crate::gateway::{Caller, Gateway};
-use crate::hub::{Delivery, NoSession, Subscription};
+use crate::hub::{Merge, NoSession, Subscription};
 use crate::log::StoreHealth;
 use crate::server::Problem;
 use crate::session::SessionId;
@@ -50,7 +50,7 @@ mod close {
 /// What a step of the connection's own work came to.
 enum Step {
     Subscribed(Box<Asked>, Result<Subscription, NoSession>),
-    Delivered(Box<Attachment>, Delivery),
+    Came(Box<Attachment>, Coming),
     /// What was asked for is done, or not: the encoded answer.
     Answer(String),
 }
@@ -298,7 +298,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Ok(subscription) => {
                     let Asked { attach, reference } = *asked;
                     let Subscription { cursor, offset, tail, active } = subscription;
-                    let mut attachment = Attachment::new(cursor, Filter::of(&attach), offset);
+                    let merge = Merge { replay: attach.compact, window: attach.rollup };
+                    let compacting = self.gateway.compacting(&attach.session, merge);
+                    let mut attachment = Attachment::new(cursor, Filter::of(&attach), compacting, offset);
                     let user = self.caller.user();
                     let whole = attachment.share(user.clone());
                     let present: Vec<_> = whole.present.iter().map(here).collect();
@@ -317,11 +319,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
                 Err(error) => self.refused(&asked.attach, asked.reference.as_ref(), &error),
             },
-            Ok(Step::Delivered(mut attachment, delivery)) => {
+            Ok(Step::Came(mut attachment, coming)) => {
                 let socket = &mut self.socket;
-                attachment.frames(&delivery, |_, frame| socket.send(text_of(frame)));
+                attachment.frames(&coming, |_, frame| socket.send(text_of(frame)));
                 let session = attachment.session().clone();
-                if matches!(delivery, Delivery::Erased) {
+                if coming.is_erased() {
                     self.attached.remove(&session);
                     self.sharing.leave(&session);
                 } else if self.attached.contains_key(&session) {
@@ -337,8 +339,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let (handle, registration) = AbortHandle::new_pair();
         self.attached.insert(session, handle);
         let step: BoxFuture<'static, Step> = Box::pin(async move {
-            let (attachment, delivery) = attachment.step(POSITION_EVERY).await;
-            Step::Delivered(Box::new(attachment), delivery)
+            let (attachment, coming) = attachment.step(POSITION_EVERY).await;
+            Step::Came(Box::new(attachment), coming)
         });
         self.steps.push(Abortable::new(step, registration));
     }

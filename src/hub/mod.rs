@@ -10,20 +10,27 @@
 //! followed session; its news reach the subscribers that ask for them, in no order relative to
 //! entries.
 //!
+//! A reader may have deltas merged (`compacting`); that is a view of what its cursor brings, and changes nothing
+//! of what others see.
+//!
 //! The hub never queues for a subscriber, never reorders, and never shows an entry that the log
 //! has not acknowledged.
 
 mod active;
 mod board;
+mod compacting;
 mod cursor;
 mod follower;
 mod item;
 mod pages;
 mod ring;
+mod run_dialects;
 mod state;
 mod subscribe;
 
 pub use board::{Item as NewsItem, News, Whole};
+pub use compacting::{Compacting, Merge};
 pub use cursor::{Cursor, Delivery};
 pub use item::Item;
+pub use run_dialects::RunDialects;
 pub use subscribe::{Hub, HubLimits, NoSession, Subscription};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::value::RawValue;
 
-use crate::session::{Entry, Kind, SessionId};
+use crate::session::{Entry, Kind, Offset, SessionId};
 
 /// The entry as one JSON object, as it is sent live. Subscriber-specific fields are added by
 /// [`with_field`].
@@ -60,6 +60,20 @@ pub fn with_field(frame: &str, name: &str, value: &str) -> String {
     let open = frame.strip_suffix('}').unwrap_or(frame);
     let mut out = String::with_capacity(open.len() + name.len() + value.len() + 6);
     let _ = write!(out, r#"{open},"{name}":{value}}}"#);
+    out
+}
+
+/// The frame of a record that stands for the entries `first..=entry.offset` of one block: part `n` of `of`.
+pub fn merged_frame(session: &SessionId, entry: &Entry, first: Offset, (n, of): (usize, usize)) -> String {
+    let mut out = entry_frame(session, entry);
+    out.pop();
+    if first != entry.offset {
+        let _ = write!(out, r#","first":"{first}""#);
+    }
+    if of > 1 {
+        let _ = write!(out, r#","part":[{n},{of}]"#);
+    }
+    out.push('}');
     out
 }
 
@@ -143,7 +157,7 @@ pub(super) fn members(out: &mut String, object: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::{Offset, Record, RunId, RunState, Terminal};
+    use crate::session::{Record, RunId, RunState, Terminal};
     use proptest::prelude::*;
 
     fn event(data: &str) -> Entry {
@@ -186,6 +200,15 @@ mod tests {
         let record = Record::run_state(RunId::parse("r").unwrap(), state, r#"{"reason":"end"}"#);
         let text = frame(&Entry { offset: Offset::new(5, 3), record });
         assert_eq!(text, r#"{"type":"run","session":"s","offset":"5-3","run":"r","state":"completed","reason":"end"}"#);
+    }
+
+    #[test]
+    fn a_merged_record_says_what_it_stands_for() {
+        let (session, entry) = (SessionId::parse("s").unwrap(), event("1"));
+        let text = merged_frame(&session, &entry, Offset::new(4, 1), (1, 2));
+        let head = r#"{"type":"event","session":"s","offset":"5-2","run":"r","event":"delta","json":1"#;
+        assert_eq!(text, format!(r#"{head},"first":"4-1","part":[1,2]}}"#));
+        assert_eq!(merged_frame(&session, &entry, entry.offset, (1, 1)), format!("{head}}}"));
     }
 
     #[test]

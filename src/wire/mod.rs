@@ -14,10 +14,10 @@ mod sharing;
 
 pub use client::{
     Attach, Cancel, ClientMessage, Presence, Publish, ReadTo, Reference, Rejected, RunName, SendRun, Steer, Target,
-    after_from_query,
+    after_from_query, is_compact, rollup_window,
 };
 pub use code::Code;
-pub use frame::{entry_frame, with_field};
+pub use frame::{entry_frame, merged_frame, with_field};
 pub use outcome::{CancelledRun, Outcome, QueuedItem, Sent, Steered, Upstream};
 pub use server::ServerMessage;
 pub use sessions::{SessionLine, session_list};

@@ -1,11 +1,16 @@
 //! `attach`: from where, and which entries.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::field::{Field, fields, session};
+use super::field::{Field, fields, session, wrong};
 use crate::session::{After, RunId, SessionId};
 use crate::wire::Code;
+
+/// The longest window over which live deltas are merged, milliseconds.
+const MAX_ROLLUP_MS: u64 = 500;
 
 /// The fields of `attach`.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +23,10 @@ pub struct Attach {
     pub runs: Option<Vec<RunId>>,
     /// Only entries of these sources.
     pub sources: Option<Vec<String>>,
+    /// Deltas of the history come merged.
+    pub compact: bool,
+    /// Live deltas that come within so long of one another come merged; zero: none.
+    pub rollup: Duration,
     /// Attach to a session that does not exist yet and follow it from its first entry.
     pub create: bool,
 }
@@ -28,6 +37,8 @@ struct RawAttach<'a> {
     #[serde(borrow)]
     after: Option<&'a RawValue>,
     replay: Option<String>,
+    #[serde(borrow)]
+    rollup_ms: Option<&'a RawValue>,
     runs: Option<Vec<String>>,
     sources: Option<Vec<String>>,
     create: Option<bool>,
@@ -35,12 +46,8 @@ struct RawAttach<'a> {
 
 pub(super) fn read(text: &str) -> Field<Attach> {
     let raw: RawAttach<'_> = fields(text)?;
-    if let Some(replay) = &raw.replay
-        && replay != "full"
-        && replay != "compact"
-    {
-        return Err((Code::BadMessage, "`replay` is \"full\" or \"compact\"".into()));
-    }
+    let compact = raw.replay.as_deref().map_or(Ok(false), is_compact).map_err(wrong)?;
+    let rollup = raw.rollup_ms.map_or(Ok(Duration::ZERO), |ms| rollup_window(ms.get())).map_err(wrong)?;
     let run_ids = |ids: Vec<String>| -> Field<Vec<RunId>> {
         ids.iter().map(|id| RunId::parse(id).map_err(|e| (Code::BadMessage, format!("`runs`: {e}")))).collect()
     };
@@ -49,8 +56,25 @@ pub(super) fn read(text: &str) -> Field<Attach> {
         after: raw.after.map_or(Ok(After::Start), after_from_json)?,
         runs: raw.runs.map(run_ids).transpose()?,
         sources: raw.sources,
+        compact,
+        rollup,
         create: raw.create.unwrap_or(false),
     })
+}
+
+/// The value of `replay`: `compact` or `full`. The error says so.
+pub fn is_compact(replay: &str) -> Result<bool, String> {
+    match replay {
+        "compact" => Ok(true),
+        "full" => Ok(false),
+        _ => Err("`replay` is \"full\" or \"compact\"".into()),
+    }
+}
+
+/// The value of `rollup_ms`, as it is written. The error says what it may be.
+pub fn rollup_window(ms: &str) -> Result<Duration, String> {
+    let ms = ms.parse().ok().filter(|ms| *ms <= MAX_ROLLUP_MS);
+    ms.map(Duration::from_millis).ok_or_else(|| format!("`rollup_ms` is a whole number from 0 to {MAX_ROLLUP_MS}"))
 }
 
 /// The value of `after` in a URL: `start`, `end` or an offset. The error says so.
@@ -109,6 +133,23 @@ mod tests {
     }
 
     #[test]
+    fn a_window_for_live_deltas_is_at_most_half_a_second() {
+        let rollup = |value: &str| {
+            let text = format!(r#"{{"type":"attach","session":"s","rollup_ms":{value}}}"#);
+            match ClientMessage::parse(&text) {
+                Ok((ClientMessage::Attach(attach), _)) => Ok(attach.rollup),
+                Ok(other) => panic!("{other:?}"),
+                Err(rejected) => Err((rejected.code, rejected.message)),
+            }
+        };
+        assert_eq!(rollup("500"), Ok(Duration::from_millis(500)));
+        for bad in ["501", "-1", "1.5", "\"5\""] {
+            let message = "`rollup_ms` is a whole number from 0 to 500".into();
+            assert_eq!(rollup(bad), Err((Code::BadMessage, message)), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_message_without_after_starts_at_the_start() {
         let (message, reference) = ClientMessage::parse(r#"{"type":"attach","session":"s","ref":7,"new":1}"#).unwrap();
         let expected = Attach {
@@ -116,6 +157,8 @@ mod tests {
             after: After::Start,
             runs: None,
             sources: None,
+            compact: false,
+            rollup: Duration::ZERO,
             create: false,
         };
         assert_eq!(message, ClientMessage::Attach(expected));

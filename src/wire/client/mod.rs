@@ -6,7 +6,7 @@ mod field;
 mod message;
 mod sharing;
 
-pub use attach::{Attach, after_from_query};
+pub use attach::{Attach, after_from_query, is_compact, rollup_window};
 pub use control::{Cancel, RunName, SendRun, Steer, Target};
 pub use message::{ClientMessage, Reference, Rejected};
 pub use sharing::{Presence, Publish, ReadTo};
