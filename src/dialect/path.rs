@@ -47,11 +47,6 @@ impl Path {
         Ok(Path { steps: steps.split('/').map(step).collect() })
     }
 
-    /// How many steps it has.
-    pub(super) fn depth(&self) -> usize {
-        self.steps.len()
-    }
-
     /// Whether its step after `depth` others goes to the member `name` of an object.
     pub(super) fn goes_to(&self, depth: usize, name: &[u8]) -> bool {
         matches!(self.steps.get(depth), Some(Step::Key(key)) if key.as_bytes() == name)

@@ -114,7 +114,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Whether what stands there, as it is written, is one of `texts`.
-fn are(texts: &Texts, json: &str) -> bool {
+pub(super) fn are(texts: &Texts, json: &str) -> bool {
     match json.as_bytes() {
         [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => texts.are(&json[1..json.len() - 1]),
         [b'"', ..] => serde_json::from_str::<String>(json).is_ok_and(|text| texts.are(&text)),

@@ -2,15 +2,17 @@
 //! caller that comes back with `Last-Event-ID` or repeats its request is given.
 //!
 //! The same dispatched events in the canonical form of their framing, with the status, content type and dialect
-//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor
-//! it comes as it was. The body ends cleanly only if the upstream's did: any other end
+//! headers that the upstream gave. From the run's start its history comes with deltas merged; behind a cursor it
+//! comes as it was. The body ends cleanly only if the upstream's did: any other end
 //! is an abort, so that no client takes half an answer for a whole one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
@@ -22,7 +24,7 @@ use crate::gateway::sse::{gone, problem, stream_headers};
 use crate::hub::{Compacting, Cursor, Delivery, Item, Merge};
 use crate::log::{Bounds, Gap, PageLimits, Read};
 use crate::run::{Started, TaggedId};
-use crate::server::{Body, BodyError, Problem, empty};
+use crate::server::{Body, BodyError, KeptAlive, Problem, empty};
 use crate::session::{After, Entry, Kind, Offset, RunId, RunState, SessionId, Terminal};
 use crate::wire::Code;
 
@@ -106,7 +108,19 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
     stream_headers(response.headers_mut());
     head.put_headers(response.headers_mut());
     name_run(response.headers_mut(), &session, &reader.run, Some(info.started));
-    Ok(open(response.map(|_| body(first, reader))))
+    let every = keepalive(&reader.gateway, &head, response.headers(), ids);
+    Ok(open(response.map(|_| match every {
+        Some(every) => KeptAlive::of(body(first, reader), every),
+        None => body(first, reader),
+    })))
+}
+
+/// How often the reader of a run gets a comment line, as its route says.
+fn keepalive(gateway: &Gateway, head: &Started, headers: &HeaderMap, ids: bool) -> Option<Duration> {
+    let method = head.method.parse().unwrap_or(Method::POST);
+    let route = gateway.routes.of(&method, &head.path, None);
+    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    route.keepalive.every(ids).filter(|_| content_type.starts_with(b"text/event-stream"))
 }
 
 /// What the upstream said when it answered. A run that was open before has to wait for that.

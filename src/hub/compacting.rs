@@ -106,3 +106,107 @@ impl Compacting {
         self.live = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::{Dialect, Dialects};
+    use crate::log::scripted::Scripted;
+    use crate::session::{Kind, Offset, Record, RunId, RunState, SessionId};
+
+    const WINDOW: Duration = Duration::from_millis(100);
+
+    /// A live reader, at its moment 0; each step pushes what has come (`|` ends what came at once, `!` is no
+    /// delta) or lets milliseconds pass, and says what goes out.
+    struct Reader {
+        compacting: Compacting,
+        seq: u64,
+        began: Instant,
+        now: Instant,
+    }
+
+    impl Reader {
+        async fn new() -> Self {
+            let own = Dialect::read("name = \"own\"\n[[delta]]\ntext = \"/t\"\n[[delta]]\ntext = \"/u\"").unwrap();
+            let dialects = Arc::new(Dialects::new([own]));
+            let session = SessionId::parse("s").unwrap();
+            let dialects = RunDialects::new(Arc::new(Scripted::default()), dialects, session);
+            let mut compacting = Compacting::new(Merge { replay: false, window: WINDOW }, dialects);
+            let run = RunId::parse("r").unwrap();
+            let record = Record::run_state(run, RunState::Started, r#"{"dialect":"own"}"#);
+            compacting.meet(&Entry { offset: Offset::new(1, 1), record }).await;
+            compacting.now_live(&mut Vec::new());
+            let now = Instant::now();
+            Reader { compacting, seq: 1, began: now, now }
+        }
+
+        /// What goes out when these have come at once: `t` and `u` are deltas, of two kinds.
+        fn come(&mut self, names: &str) -> Vec<usize> {
+            let mut out = Vec::new();
+            for name in names.chars() {
+                self.seq += 1;
+                let run = Some(RunId::parse("r").unwrap());
+                let data = format!("{{\"{name}\":\"x\"}}").into();
+                let record = Record { kind: Kind::Event, run, source: None, event: None, id: None, data };
+                self.compacting.push(Item::new(Arc::new(Entry { offset: Offset::new(1, self.seq), record })), &mut out);
+            }
+            self.compacting.settle(self.now, &mut out);
+            sizes(&out)
+        }
+
+        /// What goes out until so many milliseconds after the beginning.
+        fn until(&mut self, ms: u64) -> Vec<usize> {
+            let mut out = Vec::new();
+            let then = self.began + Duration::from_millis(ms);
+            while let Some(due) = self.compacting.due().filter(|due| *due <= then) {
+                self.compacting.elapse(due, &mut out);
+            }
+            self.now = then;
+            sizes(&out)
+        }
+    }
+
+    /// How many entries each record stands for.
+    fn sizes(out: &[Compacted<Arc<Item>>]) -> Vec<usize> {
+        let size = |one: &Compacted<Arc<Item>>| match one {
+            Compacted::Entry(_) => 1,
+            Compacted::Merged(merged) => (merged.entry.offset.seq - merged.first.seq) as usize + 1,
+        };
+        out.iter().map(size).collect()
+    }
+
+    #[tokio::test]
+    async fn the_first_delta_after_a_pause_is_never_delayed_and_the_next_ones_come_once_a_window() {
+        let mut reader = Reader::new().await;
+        assert_eq!(reader.come("t"), [1]);
+        reader.until(10);
+        assert!(reader.come("tt").is_empty());
+        reader.until(60);
+        assert!(reader.come("t").is_empty());
+        assert_eq!(reader.until(100), [3]);
+        assert!(reader.come("t").is_empty());
+        assert!(reader.until(199).is_empty());
+        assert_eq!(reader.until(200), [1]);
+        // A window in which nothing came is a pause.
+        assert!(reader.until(300).is_empty());
+        assert_eq!(reader.come("t"), [1]);
+        // What comes at once goes out at once, as one.
+        assert!(reader.until(500).is_empty());
+        assert_eq!(reader.come("ttt"), [3]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_delta_and_another_kind_of_delta_go_out_at_once_with_what_was_held_back() {
+        let mut reader = Reader::new().await;
+        assert_eq!(reader.come("t"), [1]);
+        reader.until(10);
+        assert!(reader.come("tt").is_empty());
+        assert_eq!(reader.come("!"), [2, 1]);
+        // A delta that follows it does not wait.
+        assert_eq!(reader.come("t"), [1]);
+        assert!(reader.come("tt").is_empty());
+        assert_eq!(reader.come("u"), [2, 1]);
+        assert!(reader.come("uu").is_empty());
+        assert_eq!(reader.until(200), [2]);
+    }
+}

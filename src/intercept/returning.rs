@@ -7,19 +7,42 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Frame, SizeHint};
 use tokio::runtime::Handle;
 
-use super::interceptor::Interceptor;
+use super::candidate::Candidate;
+use super::interceptor::{Interceptor, LAST_EVENT_ID};
 use crate::gateway::run_stream::{self, RunStream};
 use crate::log::Command;
-use crate::run::{Seat, Started};
+use crate::run::{Seat, Started, TaggedId};
 use crate::server::{Body, BodyError, Problem};
 use crate::session::{InstanceId, RunId, SessionId};
 use crate::telemetry::RequestOutcome;
 
 impl Interceptor {
+    /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
+    pub(super) async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
+        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
+        self.serve(wanted).await.unwrap_or_else(Problem::into_response)
+    }
+
+    /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
+    /// the session's newest run does not have is the upstream's business.
+    pub(super) async fn resume_upstreams_own(
+        &self,
+        headers: &HeaderMap,
+        candidate: &Candidate,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        let id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
+        let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
+        let Some((run, offset)) = found else { return Ok(None) };
+        let origin = headers.get(header::ORIGIN).cloned();
+        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
+        self.serve(wanted).await.map(Some)
+    }
+
     /// A run for a caller that has come back.
     pub(super) async fn serve(&self, wanted: RunStream) -> Result<Response<Body>, Problem> {
         // Before anything else: its grace may be nearly over.

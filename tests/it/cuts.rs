@@ -18,7 +18,10 @@ const EVERY_BYTE: &str = "SIDESTREAM_TEST_EVERY_BYTE";
 /// Cuts of one recording in a run of all tests.
 const CUTS: usize = 60;
 
-/// The shortest recording of each dialect: by the part of its name before `__`.
+/// A long one beside the short ones, for a part of its cuts.
+const LONG: &str = "openai-chat__deepseek-reasoning_content.sse";
+
+/// The shortest recording of each dialect (by the part of its name before `__`), and a long one.
 fn one_of_each_dialect() -> Vec<Recording> {
     let mut shortest = BTreeMap::<String, Recording>::new();
     for recording in recordings() {
@@ -29,13 +32,13 @@ fn one_of_each_dialect() -> Vec<Recording> {
         }
     }
     assert!(shortest.len() >= 20, "{:?}", shortest.keys());
-    shortest.into_values().collect()
+    shortest.into_values().chain(recordings().into_iter().filter(|recording| recording.file == LONG)).collect()
 }
 
 /// After how many bytes to cut: all, or some and those around the ends of events.
 fn cuts(recording: &Recording) -> Vec<usize> {
     let length = recording.body.len();
-    if std::env::var_os(EVERY_BYTE).is_some() {
+    if std::env::var_os(EVERY_BYTE).is_some() && recording.file != LONG {
         return (0..=length).collect();
     }
     let ends = (0..=length).filter(|cut| {

@@ -138,8 +138,9 @@ async fn every_reader_of_a_recording_gets_what_an_independent_parser_reads(
         replayed.assert_whole("a device that comes late", &replay);
         replayed.assert_entries("a device that comes late", &replay, &replayed.live);
 
-        let dialect = SseClient::new(scene.sidecar.get(replayed.run_path()).send().await);
-        let (events, end) = dialect.rest().await;
+        // Without a cursor its deltas would be merged.
+        let path = format!("{}?after={}", replayed.run_path(), replayed.live[0].offset());
+        let (events, end) = SseClient::new(scene.sidecar.get(path).send().await).rest().await;
         assert_eq!(end, End::Clean, "{}: its run as SSE", replayed.recording.file);
         assert_eq!(events, replayed.events, "{}: its run as SSE", replayed.recording.file);
 

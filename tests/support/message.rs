@@ -68,6 +68,17 @@ impl Message {
         self.value["offset"].as_str().unwrap_or_else(|| panic!("no offset: {self}")).parse().unwrap()
     }
 
+    /// The offset of the first entry that it stands for.
+    pub(crate) fn first(&self) -> Offset {
+        self.value.get("first").map_or_else(|| self.offset(), |first| first.as_str().unwrap().parse().unwrap())
+    }
+
+    /// Which of its block's records it is, and how many there are.
+    pub(crate) fn part(&self) -> (u64, u64) {
+        let part = |n: usize| self.value["part"][n].as_u64().unwrap();
+        self.value.get("part").map_or((1, 1), |_| (part(0), part(1)))
+    }
+
     /// The offset that comes before it under the reader's filter.
     pub(crate) fn prev(&self) -> Option<Offset> {
         self.value.get("prev").map(|prev| prev.as_str().unwrap().parse().unwrap())

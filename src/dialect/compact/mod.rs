@@ -13,7 +13,4 @@ mod scan;
 mod shape;
 mod template;
 
-#[cfg(test)]
-mod tests;
-
 pub use compactor::{BLOCK_BYTES, Compacted, Compactor, Merged, Placed};

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::dialect::Path;
+use crate::dialect::path::Step;
 
 /// How deep values may be nested: as deep as frames show them as JSON.
 const DEPTH: usize = 100;
@@ -15,6 +16,8 @@ pub(super) struct Hit {
     pub(super) path: usize,
     /// The value, quotes included.
     pub(super) value: Range<usize>,
+    /// The numbers of the elements that the path's `*` stand for.
+    pub(super) elements: Vec<usize>,
 }
 
 /// What a walk has found.
@@ -29,7 +32,7 @@ pub(super) struct Found {
 /// Walks over `data`. `None`: it is not one JSON value, or is nested too deep, or writes a member's name in
 /// escapes where a path would have to be compared with it.
 pub(super) fn scan(data: &str, paths: &[&Path]) -> Option<Found> {
-    let mut scanner = Scanner { bytes: data.as_bytes(), at: 0, paths, found: Found::default() };
+    let mut scanner = Scanner::new(data.as_bytes(), 0, paths);
     let all: Vec<usize> = (0..paths.len()).collect();
     scanner.value(&all, 0)?;
     scanner.space();
@@ -42,7 +45,7 @@ pub(super) fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
         b'"' => Some(string_end(bytes, at + 1)? + 1),
         b'-' | b'0'..=b'9' => number_end(bytes, at),
         b'{' | b'[' => {
-            let mut scanner = Scanner { bytes, at, paths: &[], found: Found::default() };
+            let mut scanner = Scanner::new(bytes, at, &[]);
             scanner.value(&[], 0)?;
             Some(scanner.at)
         }
@@ -102,10 +105,16 @@ struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     paths: &'a [&'a Path],
+    /// The elements of arrays that lead here: after how many steps, and which.
+    within: Vec<(usize, usize)>,
     found: Found,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    fn new(bytes: &'a [u8], at: usize, paths: &'a [&'a Path]) -> Self {
+        Scanner { bytes, at, paths, within: Vec::new(), found: Found::default() }
+    }
+
     /// One value, at which `active` paths have come after `depth` steps.
     fn value(&mut self, active: &[usize], depth: usize) -> Option<()> {
         self.space();
@@ -115,8 +124,12 @@ impl Scanner<'_> {
             b'[' => self.array(active, depth)?,
             _ => self.at = value_end(self.bytes, start)?,
         }
-        let ended = active.iter().filter(|path| self.paths[**path].depth() == depth);
-        self.found.hits.extend(ended.map(|path| Hit { path: *path, value: start..self.at }));
+        let value = start..self.at;
+        for path in active.iter().copied().filter(|path| self.paths[*path].steps().len() == depth) {
+            let stars = self.within.iter().filter(|(step, _)| self.paths[path].steps()[*step] == Step::Every);
+            let elements = stars.map(|(_, element)| *element).collect();
+            self.found.hits.push(Hit { path, value: value.clone(), elements });
+        }
         Some(())
     }
 
@@ -155,7 +168,9 @@ impl Scanner<'_> {
         }
         for index in 0.. {
             let further = self.further(active, |path| path.goes_to_element(depth, index));
+            self.within.push((depth, index));
             self.deeper(&further, depth)?;
+            self.within.pop();
             self.space();
             if !self.take(b',') {
                 break;
@@ -203,11 +218,13 @@ mod tests {
     #[test]
     fn values_are_found_where_they_stand() {
         let data = r#"{"a": [{"b":"x\"y"}, {"b": 1}, {"c":[]}], "b": "no"}"#;
-        let paths = [path("/a/*/b"), path("/a/1/b"), path("/a"), path("/a/2/c/0")];
+        let paths = [path("/a/*/b"), path("/a/1/b"), path("/a"), path("/a/2/c/0"), path("")];
         let found = scan(data, &paths.iter().collect::<Vec<_>>()).unwrap();
         let values: Vec<_> = found.hits.iter().map(|hit| (hit.path, &data[hit.value.clone()])).collect();
         let all = r#"[{"b":"x\"y"}, {"b": 1}, {"c":[]}]"#;
-        assert_eq!(values, [(0, r#""x\"y""#), (0, "1"), (1, "1"), (2, all)]);
+        assert_eq!(values, [(0, r#""x\"y""#), (0, "1"), (1, "1"), (2, all), (4, data)]);
+        let elements: Vec<_> = found.hits.iter().map(|hit| &*hit.elements).collect();
+        assert_eq!(elements, [&[0][..], &[1], &[], &[], &[]]);
         assert_eq!(found.spaces.len(), 6);
     }
 

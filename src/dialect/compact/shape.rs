@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use super::scan::{Found, scan};
-use crate::dialect::{Delta, Dialect, Mark, Path, Texts};
+use super::scan::{Found, Hit, scan};
+use crate::dialect::sign::are;
+use crate::dialect::{Dialect, Mark, Path, Texts};
 
 /// Stands in a form for a delta's text. No JSON text has this byte, nor the next two.
 pub(super) const DELTA: u8 = 1;
@@ -44,20 +45,22 @@ impl Shape {
         if dialect.alone.iter().any(|path| look.is_there(path)) {
             return None;
         }
-        if let Some(number) = dialect.cumulative.iter().position(|known| look.shows(&known.when, name)) {
+        if let Some(number) = dialect.cumulative.iter().position(|known| look.shows(&known.when, name, None)) {
             return Some(latest(number, &dialect.cumulative[number].same, &look));
         }
         let mut slots: Vec<(Range<usize>, u8)> = Vec::new();
-        let counts = |delta: &&Delta| {
-            delta.when.as_ref().is_none_or(|mark| look.shows(mark, name))
-                && !delta.unless.as_ref().is_some_and(|mark| look.shows(mark, name))
-        };
-        for delta in dialect.deltas.iter().filter(counts) {
-            let strings = look.values(&delta.text).filter(|value| data.as_bytes()[value.start] == b'"');
+        for delta in &dialect.deltas {
+            let counts = |hit: &&Hit| {
+                let shown = |mark: &Mark| look.shows(mark, name, Some((&delta.text, &hit.elements)));
+                data.as_bytes()[hit.value.start] == b'"'
+                    && delta.when.as_ref().is_none_or(shown)
+                    && !delta.unless.as_ref().is_some_and(shown)
+            };
+            let strings = look.hits(&delta.text).filter(counts).map(|hit| &hit.value);
             slots.extend(strings.map(|value| (value.start + 1..value.end - 1, DELTA)));
         }
         for path in &dialect.counters {
-            slots.extend(look.values(path).map(|value| (value, COUNTER)));
+            slots.extend(look.hits(path).map(|hit| (hit.value.clone(), COUNTER)));
         }
         slots.sort_by_key(|(slot, _)| (slot.start, std::cmp::Reverse(slot.end)));
         // What stands in a counter is a part of it.
@@ -107,8 +110,8 @@ fn latest(number: usize, same: &[Path], look: &Look<'_>) -> Shape {
     let mut form = vec![LATEST];
     form.extend_from_slice(&number.to_le_bytes());
     for path in same {
-        for value in look.values(path) {
-            form.extend_from_slice(&look.data.as_bytes()[value]);
+        for hit in look.hits(path) {
+            form.extend_from_slice(look.text(hit).as_bytes());
             form.push(b',');
         }
         form.push(LATEST);
@@ -126,49 +129,56 @@ struct Look<'a> {
 impl<'a> Look<'a> {
     /// Looks at all places that decide whether and how an event is merged. `None`: it is not JSON.
     fn at(dialect: &'a Dialect, data: &'a str) -> Option<Self> {
-        let places = |mark: &'a Mark| mark.at.iter().chain(mark.with.keys()).chain(&mark.without);
-        let deltas = dialect.deltas.iter().flat_map(|delta| {
-            let marks = delta.when.iter().chain(&delta.unless);
-            marks.flat_map(places).chain([&delta.text])
-        });
-        let cumulative = dialect.cumulative.iter().flat_map(|known| known.same.iter().chain(places(&known.when)));
-        let alone = dialect.counters.iter().chain(&dialect.alone);
-        let paths: Vec<_> = deltas.chain(cumulative).chain(alone).collect();
+        let deltas = &dialect.deltas;
+        let texts = deltas.iter().map(|delta| &delta.text);
+        let marks = deltas.iter().flat_map(|delta| delta.when.iter().chain(&delta.unless));
+        let marks = marks.chain(dialect.cumulative.iter().map(|known| &known.when));
+        let marked = marks.flat_map(|mark| mark.at.iter().chain(mark.with.keys()).chain(&mark.without));
+        let same = dialect.cumulative.iter().flat_map(|known| &known.same);
+        let mut paths: Vec<&Path> = Vec::new();
+        for path in texts.chain(marked).chain(same).chain(&dialect.counters).chain(&dialect.alone) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
         let found = scan(data, &paths)?;
         Some(Look { data, paths, found })
     }
 
-    /// The values that stand at this path, which must be one of those that were looked for.
-    fn values(&self, path: &Path) -> impl Iterator<Item = Range<usize>> {
-        // The same path may have been looked for twice.
+    /// What stands at this path, which must be one of those that were looked for.
+    fn hits(&self, path: &Path) -> impl Iterator<Item = &Hit> {
         let number = self.paths.iter().position(|known| *known == path);
-        self.found.hits.iter().filter(move |hit| Some(hit.path) == number).map(|hit| hit.value.clone())
+        self.found.hits.iter().filter(move |hit| Some(hit.path) == number)
+    }
+
+    fn text(&self, hit: &Hit) -> &str {
+        &self.data[hit.value.clone()]
     }
 
     fn is_there(&self, path: &Path) -> bool {
-        self.values(path).any(|value| &self.data[value] != "null")
+        self.hits(path).any(|hit| self.text(hit) != "null")
     }
 
-    fn shows(&self, mark: &Mark, name: Option<&str>) -> bool {
+    /// Whether the event shows it; where `from` is given, as it is seen from one text there: where the two
+    /// paths begin alike, their `*` stand for the same elements.
+    fn shows(&self, mark: &Mark, name: Option<&str>, from: Option<(&Path, &[usize])>) -> bool {
+        let seen = |path: &Path| -> Vec<&str> {
+            let hits = self.hits(path).filter(|hit| {
+                from.is_none_or(|(text, elements)| {
+                    let shared = path.shared(text);
+                    hit.elements.get(..shared) == elements.get(..shared)
+                })
+            });
+            hits.map(|hit| self.text(hit)).filter(|text| *text != "null").collect()
+        };
         let has = |path: &Path, texts: Option<&Texts>| {
-            let values = self.values(path).map(|value| &self.data[value]).filter(|value| *value != "null");
-            values.into_iter().any(|value| texts.is_none_or(|texts| reads(value, texts)))
+            let reads = |json: &str| texts.is_none_or(|texts| texts.are_anything() || are(texts, json));
+            seen(path).into_iter().any(reads)
         };
         mark.event.as_ref().is_none_or(|names| names.are(name.unwrap_or("message")))
-            && mark.data.as_deref().is_none_or(|wanted| self.data == wanted)
-            && mark.at.as_ref().is_none_or(|path| has(path, mark.is.as_ref()))
+            && mark.data.as_ref().is_none_or(|wanted| wanted == self.data)
+            && mark.at.as_ref().is_none_or(|at| has(at, mark.is.as_ref()))
             && mark.with.iter().all(|(path, texts)| has(path, Some(texts)))
-            && !mark.without.iter().any(|path| self.is_there(path))
-    }
-}
-
-/// Whether a JSON value that is not null is one of these texts, or a number or word as it is written.
-fn reads(value: &str, texts: &Texts) -> bool {
-    match value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        _ if texts.are_anything() => true,
-        Some(inner) if inner.contains('\\') => serde_json::from_str::<String>(value).is_ok_and(|text| texts.are(&text)),
-        Some(inner) => texts.are(inner),
-        None if value.starts_with(['{', '[']) => false,
-        None => texts.are(value),
+            && mark.without.iter().all(|path| seen(path).is_empty())
     }
 }
