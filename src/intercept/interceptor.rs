@@ -87,6 +87,13 @@ impl Interceptor {
         let Some(kept_out) = kept_out else {
             return self.record(route, request, peer).await.unwrap_or_else(Problem::into_response);
         };
+        if kept_out == KeptOut::Method && !upgrade {
+            match self.resume_by_get(route, &request).await {
+                Ok(Some(answer)) => return answer,
+                Ok(None) => {}
+                Err(problem) => return problem.into_response(),
+            }
+        }
         let response = self.proxy.handle(request, peer).await;
         let streams = response.status().is_success() && self.routes.answers(route).format(response.headers()).is_some();
         match streams {
@@ -115,7 +122,7 @@ impl Interceptor {
         let client = Client { subject, ..client };
         let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
         drop(body);
-        if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate).await? {
+        if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate.identity, &candidate.path).await? {
             return Ok(answer);
         }
         let retry = self.retry(route, &head);

@@ -7,14 +7,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use super::candidate::Candidate;
 use super::interceptor::{Interceptor, LAST_EVENT_ID};
+use crate::config::Route;
 use crate::gateway::run_stream::{self, RunStream};
 use crate::log::Command;
+use crate::proxy::{Identity, identify};
 use crate::run::{Seat, Started, TaggedId};
 use crate::server::{Body, BodyError, Problem};
 use crate::session::{InstanceId, RunId, SessionId};
@@ -27,16 +29,35 @@ impl Interceptor {
         self.serve(wanted).await.unwrap_or_else(Problem::into_response)
     }
 
+    /// The rest of a run that a POST began, for a client that comes back for it with a GET, as MCP's
+    /// do: the GETs of its route are not recorded. An upstream that is asked for the rest itself may
+    /// give it to that client alone and end the stream that we read.
+    pub(super) async fn resume_by_get(
+        &self,
+        route: &Route,
+        request: &Request<Incoming>,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        if !request.headers().contains_key(LAST_EVENT_ID) || route.session.is_empty() {
+            return Ok(None);
+        }
+        let (mut head, ()) = Request::new(()).into_parts();
+        (head.method, head.uri) = (request.method().clone(), request.uri().clone());
+        head.headers = request.headers().clone();
+        let identity = identify(&route.session, &head, None)?;
+        self.resume_upstreams_own(&head.headers, &identity, head.uri.path()).await
+    }
+
     /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
-    /// the session's newest run does not have is the upstream's business.
+    /// neither the session's newest run nor its active ones have is the upstream's business.
     pub(super) async fn resume_upstreams_own(
         &self,
         headers: &HeaderMap,
-        candidate: &Candidate,
+        identity: &Identity,
+        path: &str,
     ) -> Result<Option<Response<Body>>, Problem> {
         let id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-        let (Some(id), Some(session)) = (id, candidate.identity.named_by_request()) else { return Ok(None) };
-        let found = run_stream::find_upstream_id(&self.gateway, session, &candidate.path, id).await?;
+        let (Some(id), Some(session)) = (id, identity.named_by_request()) else { return Ok(None) };
+        let found = run_stream::find_upstream_id(&self.gateway, session, path, id).await?;
         let Some((run, offset)) = found else { return Ok(None) };
         let origin = headers.get(header::ORIGIN).cloned();
         let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
