@@ -7,7 +7,7 @@ use crate::support::{Ask, Asked, End, Stage, Store, events_of, recordings, termi
 
 /// The answer of a recorded backend.
 async fn plays(upstream: &mut Asked, file: &str, content_type: &str) -> bytes::Bytes {
-    let body = recordings().into_iter().find(|recording| recording.file == file).unwrap().body;
+    let body = recordings().iter().find(|recording| recording.file == file).unwrap().body.clone();
     upstream
         .raw(format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"))
         .await;
