@@ -165,7 +165,6 @@ pub async fn run(
         routes: Routes::new(&config),
         dialects: Arc::new(config.dialects.clone()),
         log: log.clone(),
-        dialects: Arc::new(config.dialects.clone()),
         writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),

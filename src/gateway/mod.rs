@@ -57,8 +57,6 @@ pub struct Gateway {
     pub dialects: Arc<Dialects>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
-    /// What runs may speak.
-    pub dialects: Arc<Dialects>,
     /// What agents that write directly need.
     pub writers: Writers,
     /// Bounds and manners.

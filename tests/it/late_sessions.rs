@@ -83,6 +83,7 @@ async fn a_caller_that_leaves_before_the_session_is_known_leaves_a_run() {
     let run = caller.header("sidestream-run").to_owned();
     drop(caller);
     upstream.event(message("Hello")).await;
+    upstream.event(r#"{"event":"message_end","conversation_id":"conv-1"}"#).await;
     upstream.end().await;
     assert_eq!(session_of(&stage.sidecar, &run).await, "conv-1");
     assert_eq!(ended(&stage.sidecar, &run).await, "completed");
