@@ -113,6 +113,8 @@ async fn a_stream_that_names_no_session_gets_one_of_its_own_and_its_caller_every
         ended(&stage.sidecar, &run).await;
         assert_eq!(events_of(&stage.sidecar.entries(&session).await, &run, "").len(), sizes.len());
     }
+    let said = stage.sidecar.log().matches("no event of an answer names its session").count();
+    assert_eq!(said, 1, "once for the route, not for every answer");
 }
 
 #[tokio::test]
