@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::Admin;
 use crate::auth::Principal;
 use crate::cli::Exit;
-use crate::config::{self, Config, Secret, Store, StoreUrl};
+use crate::config::{self, Config, Routes, Secret, Store, StoreUrl};
 use crate::control::Control;
 use crate::gateway::{Gateway, Settings, Writers};
 use crate::hub::{Hub, HubLimits};
@@ -162,8 +162,9 @@ pub async fn run(
         hub,
         control,
         credentials: config.send.credentials.clone(),
-        log: log.clone(),
+        routes: Routes::new(&config),
         dialects: Arc::new(config.dialects.clone()),
+        log: log.clone(),
         writers: Writers::new(runs.clone(), &config),
         settings: Settings::new(&config),
         shutdown: shutdown.clone(),

@@ -230,3 +230,46 @@ fn a_dialect_that_means_nothing_is_refused_with_its_line() {
     let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
     assert_refused(&run(&arguments), 2, &[":3: [[dialect]]", "/key/0/key"]);
 }
+
+#[test]
+fn the_page_of_presets_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/presets.md");
+    let page = sidestream::config::presets_page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == page, "docs/presets.md is out of date: UPDATE_DOCS=1 cargo test --test cli");
+}
+
+#[test]
+fn presets_are_listed_and_shown_to_copy_and_a_preset_needs_no_file() {
+    let listed = stdout(&run(&["presets"]));
+    for name in [
+        "openai",
+        "anthropic",
+        "ai-sdk",
+        "ag-ui",
+        "langgraph",
+        "gemini",
+        "mcp",
+        "a2a",
+        "dify",
+        "flowise",
+        "ollama",
+        "generic",
+    ] {
+        assert!(listed.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} is not in:\n{listed}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("sidestream.toml");
+    let shown = run(&["presets", "ai-sdk", "--base", "/api/my-chat"]);
+    assert!(stdout(&shown).contains("resume = [\"GET /api/my-chat/{session}/stream\"]"), "{}", stdout(&shown));
+    std::fs::write(&file, &shown.stdout).unwrap();
+    let copied = run(&[&["check-config", "--config", file.to_str().unwrap()], &UPSTREAM[..]].concat());
+    assert!(stdout(&copied).contains("POST /api/my-chat"), "{}", String::from_utf8_lossy(&copied.stderr));
+    let listed = run(&[&["check-config", "--preset", "mcp"], &UPSTREAM[..]].concat());
+    assert!(stdout(&listed).contains("header:mcp-method"), "{}", String::from_utf8_lossy(&listed.stderr));
+    assert_refused(&run(&[&UPSTREAM[..], &["--preset", "gpt"]].concat()), 2, &["--preset", "`gpt`", "ai-sdk"]);
+    assert_refused(&run(&["presets", "gpt"]), 2, &["gpt", "ai-sdk"]);
+}

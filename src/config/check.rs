@@ -11,7 +11,8 @@ use http::header::{
 use super::calls::{CallTemplate, SteerPolicy};
 use super::problem::Problem;
 use super::route::RoutePattern;
-use super::settings::{AuthMode, Config, Http2, Route};
+use super::route_settings::Route;
+use super::settings::{AuthMode, Config, Http2};
 use super::store_rules;
 use super::store_url::StoreUrl;
 

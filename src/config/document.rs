@@ -6,7 +6,8 @@ use std::fmt::Write;
 use super::load::Loaded;
 use super::options::{OPTIONS, Opt, ROUTE_OPTIONS, SECTIONS};
 use super::problem::Origin;
-use super::settings::{Config, Route};
+use super::route_settings::Route;
+use super::settings::Config;
 
 /// A complete configuration file: every option with its doc line and default. It reads back as the
 /// defaults; options without a default stand as comments, with an example.

@@ -8,7 +8,8 @@ use super::kinds::{
     StorePlace, User,
 };
 use super::route_kinds::{Base, BodyPointer, DialectName, KeepaliveEvery, Pattern, PresetName, Rule, When};
-use super::settings::{Config, Route};
+use super::route_settings::Route;
+use super::settings::Config;
 use super::value::{Bytes, Count, Delay, Given, Kind, ListOf, ListenAddress, OneOf, OrNone, Span, Unset, YesNo};
 
 /// One option of `C`.

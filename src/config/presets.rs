@@ -38,9 +38,15 @@ pub fn preset(name: &str, base: Option<&str>) -> Option<String> {
     let routes = text.split_once("\n\n").map_or("", |(_, routes)| routes);
     let bases = match base {
         Some(base) => vec![base.to_owned()],
-        None => list(&parsed(text), "base"),
+        None => standard_paths(name),
     };
     Some(bases.iter().map(|base| at(routes, base)).collect::<Vec<_>>().join("\n"))
+}
+
+/// Where the family of a preset stands; empty where there is no such preset.
+pub(super) fn standard_paths(name: &str) -> Vec<String> {
+    let text = PRESETS.iter().find(|(known, _)| *known == name);
+    text.map_or_else(Vec::new, |(_, text)| list(&parsed(text), "base"))
 }
 
 /// The routes that a `[[route]]` stands for: itself, or the family of its preset, each with what is written beside it.

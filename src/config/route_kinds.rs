@@ -3,8 +3,8 @@
 use super::kinds::PathPrefix;
 use super::presets;
 use super::route::{Condition, RoutePattern, json_pointer};
+use super::route_settings::{Ids, Keepalive, OnDisconnect, Repeats};
 use super::session_rule::SessionRule;
-use super::settings::{Ids, Keepalive, OnDisconnect, Repeats};
 use super::value::{Choice, Given, Kind, Span, quoted};
 
 impl Choice for Ids {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use super::route::{Condition, path_segment};
+use super::route_settings::Route;
 use super::session_rule::SessionRule;
-use super::settings::{Config, Intercept, Route};
+use super::settings::{Config, Intercept};
 use crate::dialect::{Dialects, Format};
 
 /// The routes of a configuration. The first that matches wins.

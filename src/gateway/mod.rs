@@ -31,7 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Principal;
-use crate::config::Config;
+use crate::config::{Config, Routes};
 use crate::control::Control;
 use crate::dialect::Dialects;
 use crate::hub::{Compacting, Hub, Merge, RunDialects};
@@ -51,10 +51,12 @@ pub struct Gateway {
     pub control: Arc<Control>,
     /// Headers of a client's own request that go with what it sends.
     pub credentials: Vec<HeaderName>,
+    /// The routes of the upstream, whose runs are sent as they say.
+    pub routes: Routes,
+    /// The dialects that runs may speak.
+    pub dialects: Arc<Dialects>,
     /// The log, for what is not followed: bounds, runs, pages, erase.
     pub log: Arc<dyn Log>,
-    /// What runs may speak.
-    pub dialects: Arc<Dialects>,
     /// What agents that write directly need.
     pub writers: Writers,
     /// Bounds and manners.

@@ -7,10 +7,12 @@
 //! is an abort, so that no client takes half an answer for a whole one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
@@ -22,9 +24,12 @@ use crate::gateway::sse::{gone, problem, stream_headers};
 use crate::hub::{Compacting, Cursor, Delivery, Item, Merge};
 use crate::log::{Bounds, Gap, PageLimits, Read};
 use crate::run::{Started, TaggedId};
-use crate::server::{Body, BodyError, Problem, empty};
+use crate::server::{Body, BodyError, KeptAlive, Problem, empty};
 use crate::session::{After, Entry, Kind, Offset, RunId, RunState, SessionId, Terminal};
 use crate::wire::Code;
+
+/// In how many runs of a session an id of the upstream's own is looked for at most.
+const SEARCHED: usize = 16;
 
 /// What to send of a run.
 #[derive(Clone, Debug)]
@@ -106,7 +111,19 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
     stream_headers(response.headers_mut());
     head.put_headers(response.headers_mut());
     name_run(response.headers_mut(), &session, &reader.run, Some(info.started));
-    Ok(open(response.map(|_| body(first, reader))))
+    let every = keepalive(&reader.gateway, &head, response.headers(), ids);
+    Ok(open(response.map(|_| match every {
+        Some(every) => KeptAlive::of(body(first, reader), every),
+        None => body(first, reader),
+    })))
+}
+
+/// How often the reader of a run gets a comment line, as its route says.
+fn keepalive(gateway: &Gateway, head: &Started, headers: &HeaderMap, ids: bool) -> Option<Duration> {
+    let method = head.method.parse().unwrap_or(Method::POST);
+    let route = gateway.routes.of(&method, &head.path, None);
+    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    route.keepalive.every(ids).filter(|_| content_type.starts_with(b"text/event-stream"))
 }
 
 /// What the upstream said when it answered. A run that was open before has to wait for that.
@@ -337,8 +354,9 @@ async fn unknown_run(gateway: &Gateway, session: &SessionId) -> Problem {
     }
 }
 
-/// The run of this session that an upstream's own SSE id belongs to, if it is the newest run and
-/// was answered at `path`; and the last entry with that id.
+/// The run of this session that an upstream's own SSE id belongs to, and the last entry with that id:
+/// among the newest run and those that are active (an MCP session has several at once), as far as
+/// they were answered at `path`. The newest that has the id counts, for ids may be mere counters.
 pub async fn find_upstream_id(
     gateway: &Gateway,
     session: &SessionId,
@@ -348,8 +366,24 @@ pub async fn find_upstream_id(
     let Bounds::Live(bounds) = gateway.log.bounds(session).await.map_err(Problem::store_unavailable)? else {
         return Ok(None);
     };
-    let Some(run) = bounds.newest_run else { return Ok(None) };
-    let Some(info) = gateway.log.run(session, &run).await.map_err(Problem::store_unavailable)? else { return Ok(None) };
+    let others = bounds.active.iter().rev().map(|run| &run.run).filter(|run| bounds.newest_run.as_ref() != Some(*run));
+    for run in bounds.newest_run.iter().chain(others).take(SEARCHED) {
+        if let Some(offset) = find_in_run(gateway, session, run, path, id).await? {
+            return Ok(Some((run.clone(), offset)));
+        }
+    }
+    Ok(None)
+}
+
+/// The last entry with this id of a run that was answered at `path`.
+async fn find_in_run(
+    gateway: &Gateway,
+    session: &SessionId,
+    run: &RunId,
+    path: &str,
+    id: &str,
+) -> Result<Option<Offset>, Problem> {
+    let Some(info) = gateway.log.run(session, run).await.map_err(Problem::store_unavailable)? else { return Ok(None) };
     let head = gateway.log.entry(session, info.started).await.map_err(Problem::store_unavailable)?;
     if head.is_none_or(|entry| Started::parse(&entry.record.data).path != path) {
         return Ok(None);
@@ -360,13 +394,13 @@ pub async fn find_upstream_id(
     {
         let Some(last) = page.entries.last() else { break };
         at = last.offset;
-        let mut ours = page.entries.iter().filter(|entry| entry.record.run.as_ref() == Some(&run));
+        let mut ours = page.entries.iter().filter(|entry| entry.record.run.as_ref() == Some(run));
         found = ours.rfind(|entry| entry.record.id.as_deref() == Some(id)).map(|entry| entry.offset).or(found);
         if at == page.tail {
             break;
         }
     }
-    Ok(found.map(|offset| (run, offset)))
+    Ok(found)
 }
 
 /// Whether the upstream ended its answer as HTTP says although the run failed: then the last event

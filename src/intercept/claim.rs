@@ -50,7 +50,8 @@ pub(super) struct Held(Option<Keeper>);
 /// Who calls the upstream says here what came of it. Dropped without a word, the answer is lost.
 pub(super) struct Fate(oneshot::Sender<Outcome>);
 
-enum Outcome {
+/// What came of a call.
+pub(super) enum Outcome {
     Nothing,
     Run { session: SessionId, opened: bool },
 }
@@ -161,6 +162,12 @@ impl Drop for Held {
 }
 
 impl Fate {
+    /// A word of what comes of a call, for whoever keeps it elsewhere.
+    pub(super) fn told() -> (Self, oneshot::Receiver<Outcome>) {
+        let (fate, told) = oneshot::channel();
+        (Fate(fate), told)
+    }
+
     /// The answer is no run: the key is free.
     pub(super) fn nothing(self) {
         // Its keeper lives as long as it does.

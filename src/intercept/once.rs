@@ -95,7 +95,12 @@ impl Interceptor {
     }
 
     /// The run of the first request, from its start.
-    async fn replay(&self, candidate: &Candidate, session: SessionId, run: RunId) -> Result<Response<Body>, Problem> {
+    pub(super) async fn replay(
+        &self,
+        candidate: &Candidate,
+        session: SessionId,
+        run: RunId,
+    ) -> Result<Response<Body>, Problem> {
         tracing::debug!(%session, %run, "a request with the same key gets the run of the first");
         let (ids, origin) = (candidate.tagging == Tagging::On, candidate.origin.clone());
         let wanted = RunStream { session, run, after: None, ids, origin };

@@ -7,19 +7,63 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use http::Response;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use super::interceptor::Interceptor;
+use super::interceptor::{Interceptor, LAST_EVENT_ID};
+use crate::config::Route;
 use crate::gateway::run_stream::{self, RunStream};
 use crate::log::Command;
-use crate::run::{Seat, Started};
+use crate::proxy::{Identity, identify};
+use crate::run::{Seat, Started, TaggedId};
 use crate::server::{Body, BodyError, Problem};
 use crate::session::{InstanceId, RunId, SessionId};
 use crate::telemetry::RequestOutcome;
 
 impl Interceptor {
+    /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
+    pub(super) async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
+        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
+        self.serve(wanted).await.unwrap_or_else(Problem::into_response)
+    }
+
+    /// The rest of a run that a POST began, for a client that comes back for it with a GET, as MCP's
+    /// do: the GETs of its route are not recorded. An upstream that is asked for the rest itself may
+    /// give it to that client alone and end the stream that we read.
+    pub(super) async fn resume_by_get(
+        &self,
+        route: &Route,
+        request: &Request<Incoming>,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        if !request.headers().contains_key(LAST_EVENT_ID) || route.session.is_empty() {
+            return Ok(None);
+        }
+        let (mut head, ()) = Request::new(()).into_parts();
+        (head.method, head.uri) = (request.method().clone(), request.uri().clone());
+        head.headers = request.headers().clone();
+        let identity = identify(&route.session, &head, None)?;
+        self.resume_upstreams_own(&head.headers, &identity, head.uri.path()).await
+    }
+
+    /// The rest of a run, for a client that comes back with an id of the upstream's own. An id that
+    /// neither the session's newest run nor its active ones have is the upstream's business.
+    pub(super) async fn resume_upstreams_own(
+        &self,
+        headers: &HeaderMap,
+        identity: &Identity,
+        path: &str,
+    ) -> Result<Option<Response<Body>>, Problem> {
+        let id = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        let (Some(id), Some(session)) = (id, identity.named_by_request()) else { return Ok(None) };
+        let found = run_stream::find_upstream_id(&self.gateway, session, path, id).await?;
+        let Some((run, offset)) = found else { return Ok(None) };
+        let origin = headers.get(header::ORIGIN).cloned();
+        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
+        self.serve(wanted).await.map(Some)
+    }
+
     /// A run for a caller that has come back.
     pub(super) async fn serve(&self, wanted: RunStream) -> Result<Response<Body>, Problem> {
         // Before anything else: its grace may be nearly over.

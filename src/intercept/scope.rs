@@ -35,14 +35,7 @@ impl Scope {
             return None;
         }
         let principal = secret(&head.headers);
-        let mut digest = Sha256::new();
-        let who = principal.as_ref().map_or(&[][..], |principal| &principal[..]);
-        for part in [TENANT, who, head.method.as_str().as_bytes(), head.uri.path().as_bytes()].iter().chain(&lines) {
-            // The lengths keep (ab, c) and (a, bc) apart.
-            digest.update((part.len() as u64).to_be_bytes());
-            digest.update(part);
-        }
-        let scope: [u8; 32] = digest.finalize().into();
+        let scope = digest_of(head, principal.as_ref(), &lines);
         // Only who has the principal's credential and its key can derive the session. Without a
         // principal anybody could who guesses the key, so that nothing is derived.
         let session = principal.map(|secret| {
@@ -60,6 +53,22 @@ impl Scope {
     pub(super) fn session(&self) -> Option<&SessionId> {
         self.session.as_ref()
     }
+}
+
+/// Where the run of a request is found by its `body`, which says more than the body where more says what is asked.
+pub(super) fn of_body(head: &request::Parts, principal: Option<&[u8; 32]>, body: &str) -> String {
+    format!("body:{}", URL_SAFE_NO_PAD.encode(digest_of(head, principal, &[body.as_bytes()])))
+}
+
+fn digest_of(head: &request::Parts, principal: Option<&[u8; 32]>, rest: &[&[u8]]) -> [u8; 32] {
+    let who = principal.map_or(&[][..], |principal| &principal[..]);
+    let mut digest = Sha256::new();
+    for part in [TENANT, who, head.method.as_str().as_bytes(), head.uri.path().as_bytes()].iter().chain(rest) {
+        // The lengths keep (ab, c) and (a, bc) apart.
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
 }
 
 /// HMAC (RFC 2104) with SHA-256, for a key that is no longer than a block.

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::extract;
 use crate::config::SessionRule;
+use crate::json_pointer;
 use crate::server::Problem;
 use crate::session::{RunId, SessionId};
 use crate::wire::Code;
@@ -46,8 +47,23 @@ pub struct Named {
 pub struct Identity {
     /// Response fields to ask first, in order.
     response_headers: Vec<HeaderName>,
+    /// Places in the answer's events to ask then.
+    events: Vec<SessionRule>,
+    /// Places in an answer that is JSON.
+    answers: Vec<SessionRule>,
     /// What the request itself says.
     named: Named,
+}
+
+/// A session that the answer's first events name.
+#[derive(Clone, Debug)]
+pub struct Awaited(Vec<SessionRule>);
+
+impl Awaited {
+    /// The session that an event with this data names.
+    pub fn find(&self, data: &str) -> Option<SessionId> {
+        found_in(&self.0, data.as_bytes())
+    }
 }
 
 /// Whether a rule reads the request's body.
@@ -61,28 +77,31 @@ pub fn needs_body(rules: &[SessionRule]) -> bool {
 /// # Errors
 /// A `Sidestream-Session` that begins with `~`, which only we may write.
 pub fn identify(rules: &[SessionRule], head: &request::Parts, body: Option<&[u8]>) -> Result<Identity, Problem> {
-    let mut response_headers = Vec::new();
+    let (mut response_headers, mut events, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(literal) = extract::header(&head.headers, &OWN_HEADER).filter(|value| !value.is_empty()) {
         if literal.starts_with(b"~") {
             let detail = "Sidestream-Session must not begin with `~`; ids of that form are derived by the server";
             return Err(Problem::new(Code::BadRequest, detail));
         }
         let session = session("header:sidestream-session", &literal);
-        return Ok(Identity { response_headers, named: Named { session, basis: Basis::Named } });
+        return Ok(Identity { response_headers, events, answers, named: Named { session, basis: Basis::Named } });
     }
     let mut basis = Basis::New;
     for rule in rules {
         if let Some(value) = extract::value(rule, head, body) {
             let session = session(&rule.to_string(), &value);
-            return Ok(Identity { response_headers, named: Named { session, basis: Basis::Rule } });
+            return Ok(Identity { response_headers, events, answers, named: Named { session, basis: Basis::Rule } });
         }
         match rule {
             SessionRule::ResponseHeader(name) => response_headers.push(name.clone()),
+            SessionRule::EventJson(_) => events.push(rule.clone()),
+            SessionRule::AnswerJson(_) => answers.push(rule.clone()),
             SessionRule::Json(_) if body.is_none() => basis = Basis::BodyTooLarge,
             _ => {}
         }
     }
-    Ok(Identity { response_headers, named: Named { session: SessionId::from_random(crate::random::u128()), basis } })
+    let named = Named { session: SessionId::from_random(crate::random::u128()), basis };
+    Ok(Identity { response_headers, events, answers, named })
 }
 
 /// The sessions that any of `rules` makes of a value, which stands percent-encoded in a path; each once, in the
@@ -125,11 +144,25 @@ impl Identity {
 
     /// The session, once the answer's head is known.
     pub fn settle(&self, answer: &HeaderMap) -> Named {
-        let told = self.response_headers.iter().find_map(|name| {
+        let told = self.told(answer);
+        told.map_or_else(|| self.named.clone(), |session| Named { session, basis: Basis::Rule })
+    }
+
+    /// Where the answer's first events may name the session, once its head is known and does not.
+    pub fn awaits_events(&self, answer: &HeaderMap) -> Option<Awaited> {
+        (!self.events.is_empty() && self.told(answer).is_none()).then(|| Awaited(self.events.clone()))
+    }
+
+    /// The session that an answer of JSON names, or else the request.
+    pub fn named_by_answer(&self, answer: &[u8]) -> Option<SessionId> {
+        found_in(&self.answers, answer).or_else(|| self.named_by_request().cloned())
+    }
+
+    fn told(&self, answer: &HeaderMap) -> Option<SessionId> {
+        self.response_headers.iter().find_map(|name| {
             let value = extract::header(answer, name).filter(|value| !value.is_empty())?;
             Some(session(&SessionRule::ResponseHeader(name.clone()).to_string(), &value))
-        });
-        told.map_or_else(|| self.named.clone(), |session| Named { session, basis: Basis::Rule })
+        })
     }
 }
 
@@ -142,6 +175,15 @@ pub fn tell_run(headers: &mut HeaderMap, session: &SessionId, run: &RunId) {
             headers.insert(name, value);
         }
     }
+}
+
+/// The session that the first of `rules` yields that finds something in `json`.
+fn found_in(rules: &[SessionRule], json: &[u8]) -> Option<SessionId> {
+    rules.iter().find_map(|rule| {
+        let (SessionRule::EventJson(pointer) | SessionRule::AnswerJson(pointer)) = rule else { return None };
+        let value = extract::scalar(json_pointer::find(json, pointer)?).filter(|value| !value.is_empty())?;
+        Some(session(&rule.to_string(), &value))
+    })
 }
 
 /// A valid id as it is, anything else as a digest.

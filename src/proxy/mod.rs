@@ -31,7 +31,7 @@ pub use buffer::buffer;
 pub use decompress::{Codings, DecodeError, Decoded, UnknownCoding};
 pub use failure::{SetupError, UpstreamError};
 pub use forwarded::Forwarding;
-pub use identity::{Basis, Identity, Named, identify, needs_body, sessions_named, tell_run};
+pub use identity::{Awaited, Basis, Identity, Named, identify, needs_body, sessions_named, tell_run};
 pub use passthrough::{AcceptEncoding, Passthrough, problem};
 pub use target::Target;
 pub use upgrade::is_sidestream_upgrade;

@@ -4,6 +4,7 @@
 mod body;
 mod connection;
 mod cookie;
+mod keepalive;
 mod late_abort;
 mod listener;
 mod problem;
@@ -11,6 +12,7 @@ mod router;
 
 pub use body::{Body, BodyError, empty, full};
 pub use cookie::cookie;
+pub use keepalive::KeptAlive;
 pub use listener::{Manners, Peer, serve};
 pub use problem::Problem;
 pub use router::{Router, own_path};

@@ -175,6 +175,43 @@ async fn the_upstreams_own_ids_are_honoured_where_the_session_is_known(
 
 #[rstest]
 #[tokio::test]
+async fn a_get_comes_back_for_what_a_post_began_also_while_newer_runs_answer(
+    #[values(Store::Embedded, Store::Redis)] store: Store,
+) {
+    let route = "[[route]]\nmatch = \"* /mcp\"\nsession = [\"header:mcp-session-id\"]";
+    let mut stage = Stage::with(store, route).await;
+    let post = |stage: &Stage| stage.sidecar.post("/mcp").header("mcp-session-id", "m");
+    let get =
+        |stage: &Stage| stage.sidecar.get("/mcp").header("mcp-session-id", "m").header("accept", "text/event-stream");
+    let mut older = stage.answered(post(&stage)).await;
+    older.upstream.write("id: a1\ndata: 1\n\n").await;
+    older.caller.arrives("data: 1\n\n").await;
+    drop(older.caller);
+    let mut newer = stage.answered(post(&stage)).await;
+    newer.upstream.write("id: b1\ndata: x\n\n").await;
+    newer.caller.arrives("data: x\n\n").await;
+    let back = get(&stage).header("last-event-id", "a1").send().await;
+    assert_eq!(back.header("sidestream-run"), older.id);
+    let mut reader = SseClient::new(back);
+    older.upstream.write("id: a2\ndata: 2\n\n").await;
+    assert_eq!(reader.next().await.unwrap().data, "2");
+    older.upstream.end().await;
+    assert_eq!(reader.next().await, Err(End::Clean));
+    assert_eq!(stage.agent.count(), 2);
+    // The session's notifications are a stream of its own, with ids of its own: the upstream's business.
+    let ask = get(&stage).header("last-event-id", "n7");
+    let upstream = async {
+        let mut upstream = stage.agent.asked().await;
+        upstream.sse().await;
+        upstream
+    };
+    let (answer, upstream) = tokio::join!(ask.send(), upstream);
+    assert_eq!(upstream.header("last-event-id"), Some("n7"));
+    assert_eq!(answer.header("sidestream-durable"), "no");
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_live_run_that_has_said_nothing_yet_is_answered_at_once(
     #[values(Store::Embedded, Store::Redis)] store: Store,
 ) {
