@@ -74,7 +74,7 @@ impl Interceptor {
                 }
             };
             let answer = Streaming { head: told, format, ending, body: held.body };
-            let (_, begun) = interceptor.open(&route, candidate, &named, answer, fate).await;
+            let begun = interceptor.open(&route, candidate, &named, answer, fate).await;
             early.hand_over(begun.body.boxed_unsync(), held.served);
             drop(place);
         });
