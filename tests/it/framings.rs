@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::fidelity::kept;
-use crate::support::{Answer, Ask, Asked, End, ROUTES, Stage, Store};
+use crate::support::{Answer, Ask, Asked, End, ROUTES, Stage, Store, until};
 
 /// An answer of this content type, with more head lines.
 async fn asked(stage: &mut Stage, path: &str, head: &str) -> (Answer, Asked) {
@@ -170,8 +170,12 @@ async fn a_stream_of_lines_that_no_route_names_passes_through_and_says_how_to_ke
         upstream.end().await;
         assert_eq!(caller.whole().await, ("{\"half\":".into(), End::Clean));
     }
-    let log = stage.sidecar.log();
-    let said: Vec<_> = log.lines().filter(|line| line.contains("POST /v1/lines")).collect();
+    let said = until("the line that says how to keep it", async || {
+        let log = stage.sidecar.log();
+        let said: Vec<_> = log.lines().filter(|line| line.contains("POST /v1/lines")).map(str::to_owned).collect();
+        (!said.is_empty()).then_some(said)
+    })
+    .await;
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("dialect = ") && said[0].contains("ndjson"), "{said:?}");
 }
