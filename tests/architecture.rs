@@ -79,6 +79,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "run",
             "server",
             "session",
+            "sse",
             "telemetry",
             "wire",
         ],

@@ -72,6 +72,9 @@ pub struct Dialect {
     /// What of its events is looked at, once that was asked for.
     #[serde(skip)]
     pub(super) watch: OnceLock<Watch>,
+    /// The places that decide whether and how events are merged, once that was asked for.
+    #[serde(skip)]
+    pub(super) merging: OnceLock<Vec<Path>>,
 }
 
 /// Something an event can show. All of what is given must hold.

@@ -79,7 +79,16 @@ impl Interceptor {
     /// Logs what was said in the session that `answer` names, and waits a moment for the log: whoever streams the
     /// answer comes next.
     async fn said(self: &Arc<Self>, candidate: &Candidate, answer: &[u8]) -> Option<SessionId> {
-        let session = candidate.identity.named_by_answer(answer)?;
+        let Some(session) = candidate.identity.named_by_answer(answer) else {
+            let route = format!("{} {}", candidate.method, candidate.path);
+            if self.is_first(&format!("answer-json {route}")) {
+                tracing::warn!(
+                    route,
+                    "an answer of JSON names no session, as an `answer-json` rule of its route says; what was said is in none"
+                );
+            }
+            return None;
+        };
         if let Some(said) = &candidate.input {
             let (run, source, event, id) = (None, None, None, None);
             let record = Record { kind: Kind::Input, run, source, event, id, data: said.clone().into() };

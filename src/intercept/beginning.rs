@@ -101,9 +101,9 @@ impl Interceptor {
         answer: Streaming,
         fate: Option<Fate>,
     ) -> Response<Body> {
-        let (run, tagging) = (candidate.run.clone(), candidate.tagging);
+        let (head, run, tagging) = (answer.head.clone(), candidate.run.clone(), candidate.tagging);
         let every = keepalive(route, &answer.format, tagging);
-        let (head, begun) = self.open(route, candidate, &named, answer, fate).await;
+        let begun = self.open(route, candidate, &named, answer, fate).await;
         let mut response = self.recorded(head, begun.body.boxed_unsync(), tagging, every);
         let headers = response.headers_mut();
         name_run(headers, &named.session, &run, begun.started);
@@ -135,7 +135,7 @@ impl Interceptor {
         response
     }
 
-    /// Begins to drive the run of this answer; the answer's head is for the caller.
+    /// Begins to drive the run of an answer.
     pub(super) async fn open(
         &self,
         route: &Route,
@@ -143,7 +143,7 @@ impl Interceptor {
         named: &Named,
         answer: Streaming,
         fate: Option<Fate>,
-    ) -> (response::Parts, Begun) {
+    ) -> Begun {
         let Streaming { head, format, ending, body } = answer;
         let run = candidate.run;
         let source = candidate.source.map(bytestring::ByteString::from);
@@ -190,7 +190,7 @@ impl Interceptor {
         if let Some(fate) = fate {
             fate.run(named.session.clone(), begun.started.is_some());
         }
-        (head, begun)
+        begun
     }
 }
 

@@ -34,7 +34,7 @@ const DURABLE: HeaderName = HeaderName::from_static("sidestream-durable");
 /// What a client has of a stream (WHATWG HTML §9.2.3).
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Routes of which it is said that their streams pass through.
+/// How much is said of routes.
 const SAID: usize = 64;
 
 /// The interceptor.
@@ -50,7 +50,7 @@ pub struct Interceptor {
     pub(super) eager_after: Duration,
     /// Whose turn it is to call the upstream, where requests join.
     turns: Turns,
-    /// Routes whose streams were passed through: each is said once.
+    /// What was said of routes: each is said once.
     said: Mutex<HashSet<String>>,
 }
 
@@ -189,6 +189,13 @@ impl Interceptor {
         answer
     }
 
+    /// Whether something is to be said now, because it was not before.
+    pub(super) fn is_first(&self, what: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        // Bounded: paths may hold ids, and a line per id says nothing new.
+        said.len() < SAID && said.insert(what.to_owned())
+    }
+
     /// A stream that is not recorded: the answer says so, and the log says once per route how to
     /// change it.
     pub(super) fn unrecorded(
@@ -199,10 +206,7 @@ impl Interceptor {
         path: &str,
     ) -> Response<Body> {
         let route = format!("{method} {path}");
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        // Bounded: paths may hold ids, and a line per id says nothing new.
-        let first = said.len() < SAID && said.insert(route.clone());
-        drop(said);
+        let first = self.is_first(&route);
         StreamNotRecorded { reason, route: first.then_some(route.as_str()) }.emit(&self.gateway.metrics);
         let mut response = response;
         response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));

@@ -61,10 +61,20 @@ impl Interceptor {
             let held = hold(events, format.framing, &awaited, &early, ahead, too_late).await;
             let named = match held.session {
                 Some(session) => Named { session, basis: Basis::Rule },
-                None => named,
+                None => {
+                    let pattern = route.pattern.to_string();
+                    if interceptor.is_first(&format!("event-json {pattern}")) {
+                        tracing::warn!(
+                            route = pattern,
+                            "no event of an answer names its session, as an `event-json` rule of its route says; it is kept in one of \
+                         its own: mend the rule, or name the session another way"
+                        );
+                    }
+                    named
+                }
             };
             let answer = Streaming { head: told, format, ending, body: held.body };
-            let (_, begun) = interceptor.open(&route, candidate, &named, answer, fate).await;
+            let begun = interceptor.open(&route, candidate, &named, answer, fate).await;
             early.hand_over(begun.body.boxed_unsync(), held.served);
             drop(place);
         });

@@ -34,7 +34,7 @@ fn a_long_text_answer_has_hardly_any_events_left() {
         ("openai-chat__deepseek-reasoning_content.sse", 6),
         ("openai-responses__openai-tool-search.sse", 60),
     ] {
-        let recording = recordings().into_iter().find(|recording| recording.file == file).unwrap();
+        let recording = recordings().iter().find(|recording| recording.file == file).unwrap();
         let log = Log::of(&[&recording.events], &[0].repeat(recording.events.len()));
         let out = compacted(&log, std::slice::from_ref(&recording.dialect));
         assert!(out.len() <= at_most, "{file}: {} of {} are left", out.len(), log.len());

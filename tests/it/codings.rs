@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::fidelity::kept;
-use crate::support::{Answer, Asked, End, Stage, Store};
+use crate::support::{Answer, Asked, End, Stage, Store, until};
 
 /// Each event compressed and flushed, then the end: a piece each. `raw`: deflate as some servers send it.
 async fn pieces(coding: &str, events: &[&str]) -> Vec<Vec<u8>> {
@@ -129,8 +129,10 @@ async fn garbage_breaks_off_and_its_run_says_why(
     let (events, terminal) = kept(&stage.sidecar, "s", &run).await;
     assert_eq!(events.len(), whole.len() / 9);
     assert_eq!((&terminal["state"], &terminal["reason"]), (&json!("failed"), &json!("content_coding")), "{terminal}");
-    let log = stage.sidecar.log();
-    assert!(log.contains("not encoded as its Content-Encoding says"), "{log}");
+    until("the line that says what is wrong", async || {
+        stage.sidecar.log().contains("not encoded as its Content-Encoding says").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -284,3 +284,36 @@ async fn a_slow_reader_of_merged_entries_slows_nobody() {
     let all = slow.collect_until(|entry| entry["text"] == "[DONE]").await;
     assert_eq!(text_of(&all, &run.id), words.concat());
 }
+
+/// The description of a dialect that only its user knows.
+const OWN: &str = r#"
+[[dialect]]
+name = "own"
+counters = ["/n"]
+[[dialect.delta]]
+when = { at = "/kind", is = "word" }
+text = "/word"
+[[route]]
+match = "POST /chat"
+dialect = "own"
+"#;
+
+#[tokio::test]
+async fn a_dialect_of_the_configuration_is_merged_where_it_is_known_and_left_alone_elsewhere() {
+    let mut stage = Stage::with(Store::Redis, OWN).await;
+    let mut run = stage.run_in("s").await;
+    let word = |n: usize| format!("data: {{\"kind\":\"word\",\"n\":{n},\"word\":\"w{n} \"}}\n\n");
+    let words: String = (0..10).map(word).collect();
+    run.upstream.write(&words).await;
+    run.caller.arrives(&word(9)).await;
+    let elsewhere = stage.another_sidecar().await;
+    for (sidecar, records) in [(&stage.sidecar, 1), (&elsewhere, 10)] {
+        let mut device = sidecar.connect().await;
+        device.attach_with("s", json!({"replay": "compact"})).await;
+        let entries = device.collect_until_live().await;
+        assert_eq!(entries.len(), 1 + records, "{entries:?}");
+        let text: String = entries.iter().filter_map(|entry| entry["json"]["word"].as_str()).collect();
+        assert_eq!(text, (0..10).map(|n| format!("w{n} ")).collect::<String>());
+        assert_eq!(entries.last().unwrap()["json"]["n"], 9);
+    }
+}

@@ -83,6 +83,7 @@ async fn a_caller_that_leaves_before_the_session_is_known_leaves_a_run() {
     let run = caller.header("sidestream-run").to_owned();
     drop(caller);
     upstream.event(message("Hello")).await;
+    upstream.event(r#"{"event":"message_end","conversation_id":"conv-1"}"#).await;
     upstream.end().await;
     assert_eq!(session_of(&stage.sidecar, &run).await, "conv-1");
     assert_eq!(ended(&stage.sidecar, &run).await, "completed");
@@ -112,6 +113,8 @@ async fn a_stream_that_names_no_session_gets_one_of_its_own_and_its_caller_every
         ended(&stage.sidecar, &run).await;
         assert_eq!(events_of(&stage.sidecar.entries(&session).await, &run, "").len(), sizes.len());
     }
+    let said = stage.sidecar.log().matches("no event of an answer names its session").count();
+    assert_eq!(said, 1, "once for the route, not for every answer");
 }
 
 #[tokio::test]

@@ -51,8 +51,11 @@ async fn a_get_stream_passes_through_and_says_that_it_is_not_durable() {
     drop(caller);
     upstream.closed_by_the_sidecar().await;
     assert_eq!(sessions(&stage).await, Vec::<String>::new());
-    let log = stage.sidecar.log();
-    assert!(log.contains("GET /feed") && log.contains("intercept = true"), "the log says how to keep it: {log}");
+    until("the line that says how to keep it", async || {
+        let log = stage.sidecar.log();
+        (log.contains("GET /feed") && log.contains("intercept = true")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -96,11 +96,12 @@ async fn a_cursor_gives_the_rest() {
     let entries = stage.sidecar.entries("c").await;
     let first = entries.iter().find(|entry| entry["type"] == "event").unwrap()["offset"].as_str().unwrap().to_owned();
     run.upstream.event(2).await;
-    run.upstream.end().await;
     let rest = stage.sidecar.get(format!("/api/chat/c/stream?after={first}")).send().await;
-    if rest.status == 200 {
-        assert_eq!(rest.whole().await, ("data: 2\n\n".into(), End::Clean));
-    }
+    run.upstream.event(r#"{"type":"finish"}"#).await;
+    run.upstream.event("[DONE]").await;
+    run.upstream.end().await;
+    let expected = "data: 2\n\ndata: {\"type\":\"finish\"}\n\ndata: [DONE]\n\n";
+    assert_eq!(rest.whole().await, (expected.into(), End::Clean));
     let wrong = stage.sidecar.get("/api/chat/c/stream?after=x").send().await;
     assert_eq!(wrong.problem().await, (400, "bad_offset".into()));
 }
@@ -110,7 +111,7 @@ async fn a_page_of_another_origin_may_read_what_the_upstream_let_it_read() {
     let mut stage = Stage::with(Store::Embedded, "preset = [\"ai-sdk\"]").await;
     let origin = "https://app.example";
     let ask = asks(&stage.sidecar, "/api/chat", "c").header("origin", origin);
-    let (caller, upstream) = tokio::join!(ask.send(), async {
+    let (caller, mut upstream) = tokio::join!(ask.send(), async {
         let mut upstream = stage.agent.asked().await;
         upstream.sse_with("access-control-allow-origin: https://app.example\r\n").await;
         upstream
@@ -120,6 +121,8 @@ async fn a_page_of_another_origin_may_read_what_the_upstream_let_it_read() {
     let resumed = get().await;
     assert_eq!(resumed.header("access-control-allow-origin"), origin);
     assert!(resumed.header("access-control-expose-headers").contains("Sidestream-Run"));
+    upstream.event(r#"{"type":"finish"}"#).await;
+    upstream.event("[DONE]").await;
     upstream.end().await;
     ended(&stage, &run).await;
     let nothing = get().await;

@@ -176,6 +176,21 @@ async fn a_stream_that_ends_with_its_connection_is_a_run_like_any_other(#[case] 
 }
 
 #[tokio::test]
+async fn a_stream_that_ends_with_its_connection_and_is_reset_breaks_off() {
+    let mut stage = Stage::on(Store::Embedded).await;
+    let ask = stage.sidecar.post("/chat");
+    let (mut caller, mut upstream) =
+        headed(&mut stage, ask, "HTTP/1.0 200 OK\r\ncontent-type: text/event-stream").await;
+    let (session, run) = (caller.header("sidestream-session").to_owned(), caller.header("sidestream-run").to_owned());
+    upstream.raw("data: 1\n\n").await;
+    caller.arrives("data: 1\n\n").await;
+    upstream.reset();
+    assert_eq!(caller.whole().await, ("data: 1\n\n".into(), End::Aborted));
+    let (_, terminal) = kept(&stage.sidecar, &session, &run).await;
+    assert_eq!((&terminal["state"], &terminal["reason"]), (&json!("failed"), &json!("upstream_reset")));
+}
+
+#[tokio::test]
 async fn a_stream_that_is_shorter_than_its_length_breaks_off() {
     let mut stage = Stage::on(Store::Embedded).await;
     let ask = stage.sidecar.post("/chat");

@@ -54,6 +54,45 @@ impl Recording {
         }
     }
 
+    /// The same where the body ended there as HTTP says: the last line of a stream of lines needs no line end, if
+    /// it is whole.
+    pub(crate) fn events_to(&self, cut: usize) -> Vec<Event> {
+        let mut events = self.events_before(cut);
+        let rest = &self.body[whole_part(&self.file, &self.body[..cut])..cut];
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+        let last = match (std::str::from_utf8(rest), self.file.rsplit_once('.').unwrap().1) {
+            (Ok(line), "ndjson") if json(line) => Some(("message", line)),
+            (Ok(line), "txt") => line.split_once(':').filter(|(_, data)| json(data)),
+            _ => None,
+        };
+        let event = |(name, data): (&str, &str)| Event { name: name.into(), data: data.into(), id: String::new() };
+        events.extend(last.map(event));
+        events
+    }
+
+    /// What a reader who is not ours says of it, as index.json has it.
+    pub(crate) fn known(&self) -> serde_json::Value {
+        let all: Vec<serde_json::Value> = serde_json::from_str(include_str!("../data/sse/visible/index.json")).unwrap();
+        all.into_iter().find(|known| known["file"] == *self.file).unwrap()
+    }
+
+    /// Our name of its dialect.
+    pub(crate) fn dialect(&self) -> &str {
+        match self.file.split_once("__").unwrap().0 {
+            "openai-completions-legacy" => "openai-completions",
+            "gemini-sse" => "gemini",
+            "gemini-json-array" => "gemini-array",
+            "vercel-ui-message-stream" => "ai-sdk",
+            "vercel-data-stream-v4" => "ai-sdk-4",
+            "langgraph-runs-stream" => "langgraph",
+            "langgraph-v3-events" => "langgraph-events",
+            "mcp-streamable-http" => "mcp",
+            "cohere-v2" => "cohere",
+            "ollama-ndjson" => "ollama",
+            same => same,
+        }
+    }
+
     /// The content type of its answer.
     pub(crate) fn content_type(&self) -> &'static str {
         match self.file.rsplit_once('.').unwrap().1 {

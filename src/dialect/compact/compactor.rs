@@ -33,7 +33,7 @@ pub enum Compacted<T> {
     /// An entry as it is in the log.
     Entry(T),
     /// The deltas of one run in a block.
-    Merged(Merged),
+    Merged(Box<Merged>),
 }
 
 /// The deltas of one run in a block, as one record.
@@ -125,7 +125,7 @@ impl<T: Placed> Compactor<T> {
                 true => Compacted::Entry(newest),
                 false => {
                     let entry = Entry { offset: self.last, record };
-                    Compacted::Merged(Merged { entry, first: self.first, part: (part + 1, parts) })
+                    Compacted::Merged(Box::new(Merged { entry, first: self.first, part: (part + 1, parts) }))
                 }
             });
         }

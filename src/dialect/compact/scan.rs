@@ -31,7 +31,7 @@ pub(super) struct Found {
 
 /// Walks over `data`. `None`: it is not one JSON value, or is nested too deep, or writes a member's name in
 /// escapes where a path would have to be compared with it.
-pub(super) fn scan(data: &str, paths: &[&Path]) -> Option<Found> {
+pub(super) fn scan(data: &str, paths: &[Path]) -> Option<Found> {
     let mut scanner = Scanner::new(data.as_bytes(), 0, paths);
     let all: Vec<usize> = (0..paths.len()).collect();
     scanner.value(&all, 0)?;
@@ -104,14 +104,14 @@ fn word_end(bytes: &[u8], at: usize) -> Option<usize> {
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
-    paths: &'a [&'a Path],
+    paths: &'a [Path],
     /// The elements of arrays that lead here: after how many steps, and which.
     within: Vec<(usize, usize)>,
     found: Found,
 }
 
 impl<'a> Scanner<'a> {
-    fn new(bytes: &'a [u8], at: usize, paths: &'a [&'a Path]) -> Self {
+    fn new(bytes: &'a [u8], at: usize, paths: &'a [Path]) -> Self {
         Scanner { bytes, at, paths, within: Vec::new(), found: Found::default() }
     }
 
@@ -180,7 +180,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn further(&self, active: &[usize], goes: impl Fn(&Path) -> bool) -> Vec<usize> {
-        active.iter().copied().filter(|path| goes(self.paths[*path])).collect()
+        active.iter().copied().filter(|path| goes(&self.paths[*path])).collect()
     }
 
     fn deeper(&mut self, active: &[usize], depth: usize) -> Option<()> {
@@ -219,7 +219,7 @@ mod tests {
     fn values_are_found_where_they_stand() {
         let data = r#"{"a": [{"b":"x\"y"}, {"b": 1}, {"c":[]}], "b": "no"}"#;
         let paths = [path("/a/*/b"), path("/a/1/b"), path("/a"), path("/a/2/c/0"), path("")];
-        let found = scan(data, &paths.iter().collect::<Vec<_>>()).unwrap();
+        let found = scan(data, &paths).unwrap();
         let values: Vec<_> = found.hits.iter().map(|hit| (hit.path, &data[hit.value.clone()])).collect();
         let all = r#"[{"b":"x\"y"}, {"b": 1}, {"c":[]}]"#;
         assert_eq!(values, [(0, r#""x\"y""#), (0, "1"), (1, "1"), (2, all), (4, data)]);
@@ -230,9 +230,9 @@ mod tests {
 
     #[test]
     fn a_name_that_is_written_in_escapes_is_not_compared() {
-        let a = path("/a");
-        assert!(scan(r#"{"\u0061":1}"#, &[&a]).is_none());
-        assert!(scan(r#"{"b":{"\u0061":1}}"#, &[&a]).is_some());
+        let a = [path("/a")];
+        assert!(scan(r#"{"\u0061":1}"#, &a).is_none());
+        assert!(scan(r#"{"b":{"\u0061":1}}"#, &a).is_some());
     }
 
     proptest! {

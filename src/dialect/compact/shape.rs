@@ -63,6 +63,7 @@ impl Shape {
             slots.extend(look.hits(path).map(|hit| (hit.value.clone(), COUNTER)));
         }
         slots.sort_by_key(|(slot, _)| (slot.start, std::cmp::Reverse(slot.end)));
+        slots.dedup();
         // What stands in a counter is a part of it.
         let mut end = 0;
         slots.retain(|(slot, _)| {
@@ -119,35 +120,41 @@ fn latest(number: usize, same: &[Path], look: &Look<'_>) -> Shape {
     Shape { form, texts: Vec::new(), spaces: Vec::new() }
 }
 
+/// The places that decide whether and how events are merged.
+fn places(dialect: &Dialect) -> Vec<Path> {
+    let deltas = &dialect.deltas;
+    let texts = deltas.iter().map(|delta| &delta.text);
+    let marks = deltas.iter().flat_map(|delta| delta.when.iter().chain(&delta.unless));
+    let marks = marks.chain(dialect.cumulative.iter().map(|known| &known.when));
+    let marked = marks.flat_map(|mark| mark.at.iter().chain(mark.with.keys()).chain(&mark.without));
+    let same = dialect.cumulative.iter().flat_map(|known| &known.same);
+    let mut places: Vec<Path> = Vec::new();
+    for path in texts.chain(marked).chain(same).chain(&dialect.counters).chain(&dialect.alone) {
+        if !places.contains(path) {
+            places.push(path.clone());
+        }
+    }
+    places
+}
+
 /// What stands in an event at the places that a dialect knows.
 struct Look<'a> {
     data: &'a str,
-    paths: Vec<&'a Path>,
+    paths: &'a [Path],
     found: Found,
 }
 
 impl<'a> Look<'a> {
     /// Looks at all places that decide whether and how an event is merged. `None`: it is not JSON.
     fn at(dialect: &'a Dialect, data: &'a str) -> Option<Self> {
-        let deltas = &dialect.deltas;
-        let texts = deltas.iter().map(|delta| &delta.text);
-        let marks = deltas.iter().flat_map(|delta| delta.when.iter().chain(&delta.unless));
-        let marks = marks.chain(dialect.cumulative.iter().map(|known| &known.when));
-        let marked = marks.flat_map(|mark| mark.at.iter().chain(mark.with.keys()).chain(&mark.without));
-        let same = dialect.cumulative.iter().flat_map(|known| &known.same);
-        let mut paths: Vec<&Path> = Vec::new();
-        for path in texts.chain(marked).chain(same).chain(&dialect.counters).chain(&dialect.alone) {
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-        }
-        let found = scan(data, &paths)?;
+        let paths = dialect.merging.get_or_init(|| places(dialect));
+        let found = scan(data, paths)?;
         Some(Look { data, paths, found })
     }
 
     /// What stands at this path, which must be one of those that were looked for.
     fn hits(&self, path: &Path) -> impl Iterator<Item = &Hit> {
-        let number = self.paths.iter().position(|known| *known == path);
+        let number = self.paths.iter().position(|known| known == path);
         self.found.hits.iter().filter(move |hit| Some(hit.path) == number)
     }
 
