@@ -14,6 +14,7 @@ with httpx.Client(timeout=60) as client:
             print(json.dumps({"head": {k: v for k, v in source.response.headers.items() if k.startswith("x-") or k == "content-type"}}), flush=True)
             for event in source.iter_sse():
                 print(json.dumps({"event": event.event, "data": event.data}), flush=True)
-    except httpx.HTTPError as error:
-        end = type(error).__name__
+    except httpx.HTTPError:
+        # Which error it is depends on whether the connection's end or its reset is seen first.
+        end = "broken"
 print(json.dumps({"end": end}), flush=True)

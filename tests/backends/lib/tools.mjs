@@ -1,5 +1,4 @@
 // Where the installed things are, and how a Python client is started.
-import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { Child } from "./process.mjs";
@@ -10,8 +9,8 @@ export const tools = {
   here,
   node: process.execPath,
   python: "python3",
-  /** Whether the packages for Python are installed; `scripts/backends --fast` does without. */
-  withPython: fs.existsSync(process.env.PYTHONPATH),
+  /** Whether what is written in Python takes part; `scripts/backends --fast` does without. */
+  withPython: process.env.BACKENDS_PYTHON === "yes",
   pages: path.join(here, "built"),
 };
 

@@ -77,14 +77,17 @@ export async function run() {
     return direct.error;
   });
 
-  await check(name, "@ag-ui/client", "Stop from another device: the backend's connection is closed, the client's run fails", async () => {
+  await check(name, "@ag-ui/client", "Stop from another device: the backend's connection is closed, the client's run ends with an error", async () => {
     ss.seen.forget();
     let stopping;
+    const seen = [];
     const runner = agent(ss.url, "stopped");
-    const error = await outcome(runner, (event) => { if (event.delta?.startsWith?.("5:")) stopping = ss.cancel("stopped"); }).then(() => undefined, (thrown) => thrown);
+    const subscriber = { onEvent: ({ event }) => { seen.push(event); if (event.delta?.startsWith?.("5:")) stopping = ss.cancel("stopped"); } };
+    const error = await runner.runAgent({ runId: "r1" }, subscriber).then(() => undefined, (thrown) => thrown);
     same((await stopping).outcome, "cancelled");
-    truly(error, "the client must not believe that the answer is complete");
+    truly(error || seen.at(-1).type === "RUN_ERROR", "the client must not believe that the answer is complete");
     same(ss.seen.requests.map((r) => r.hungUp), [true]);
+    return error ? error.message : seen.at(-1).type;
   });
 
   console.error = print;

@@ -70,9 +70,12 @@ export async function run() {
   for (const keep of ["partial", "asked"]) {
     await check(name, "useChat in Chromium", `reload mid-answer, ${keep === "partial" ? "the half answer kept" : "only the question kept"}: it completes in the same bubble, with one POST`, async () => {
       ss.seen.forget();
+      await fetch(`${backend.url}/hold`);
       const page = await opened(`reload-${keep}`, keep);
       const before = await id(page);
       await page.reload();
+      await status(page, "streaming");
+      await fetch(`${backend.url}/go`);
       await until("the whole answer", async () => (await bubbles(page)).at(-1)?.[1].includes("39:hi"));
       await status(page, "ready");
       same(await bubbles(page), [["user", "hi"], ["assistant", whole]]);
