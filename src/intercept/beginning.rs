@@ -189,7 +189,8 @@ impl Interceptor {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        RunStarted { session: &named.session, run: &run, queued: false }.emit(&self.gateway.metrics);
+        let (session, dialect) = (&named.session, spec.format.dialect.as_ref().map(|dialect| &*dialect.name));
+        RunStarted { session, run: &run, route: &spec.route, dialect, queued: false }.emit(&self.gateway.metrics);
         let begun = self.runs.begin(spec, body).await;
         if let Some(fate) = fate {
             fate.run(named.session.clone(), begun.started.is_some());

@@ -202,7 +202,8 @@ impl Owner {
         }
         let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
         let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());
-        RunEnded { session, run, terminal, reason, events, took }.emit(&self.runs.metrics);
+        let (route, dialect) = (&*self.spec.route, self.observed.dialect.as_ref().map(|dialect| &*dialect.name));
+        RunEnded { session, run, route, dialect, terminal, reason, events, took }.emit(&self.runs.metrics);
         self.report_observed(terminal);
         self.say_cancelled(&mut end);
         self.caller_end = Some(end.caller);
