@@ -67,8 +67,7 @@ impl Interceptor {
         }
         let codings = match Codings::of(&head.headers) {
             Ok(codings) => codings,
-            Err(unknown) => {
-                tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
+            Err(_) => {
                 let response = self.proxy.respond(head, untouched(body));
                 return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
             }

@@ -131,8 +131,10 @@ impl NotRecorded {
 pub struct StreamNotRecorded<'a> {
     /// Why.
     pub reason: NotRecorded,
-    /// `METHOD /path` where it is to be told, which is once per route.
+    /// `METHOD /path` where it is to be told, which is once per route and reason.
     pub route: Option<&'a str>,
+    /// The `Content-Encoding` of the answer.
+    pub coding: Option<&'a str>,
 }
 
 impl Fact for StreamNotRecorded<'_> {
@@ -150,6 +152,12 @@ impl Fact for StreamNotRecorded<'_> {
                 route,
                 reason,
                 "stream of lines not recorded; to record it: [[route]] match = \"{route}\", dialect = \"ndjson\" (or \"ollama\")"
+            ),
+            NotRecorded::Coding => tracing::warn!(
+                route,
+                reason,
+                coding = self.coding,
+                "stream not recorded: its Content-Encoding is not one that can be read here; let the backend send gzip, deflate, br, zstd or none"
             ),
             _ => tracing::info!(route, reason, "stream not recorded"),
         }
