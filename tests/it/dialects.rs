@@ -205,6 +205,7 @@ async fn a_route_whose_answers_are_of_another_dialect_is_told_once_and_its_runs_
     let told: Vec<_> = log.lines().filter(|line| line.contains("not of the dialect that it names")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("POST /chat") && told[0].contains("correct the route"), "{told:?}");
+    assert!(told[0].contains("a `[[route]]` of your own before the preset decides"), "{told:?}");
 }
 
 #[tokio::test]

@@ -164,8 +164,8 @@ impl Fact for DialectContradicted<'_> {
         metrics.count.dialect_mismatches.get_or_create(&[("kind", "contradicted")]).inc();
         let DialectContradicted { route, named, shown, .. } = self;
         if self.first {
-            let (recorded_as, advice) =
-                (shown.unwrap_or("opaque events"), "correct the route's `dialect`, or leave it out");
+            let recorded_as = shown.unwrap_or("opaque events");
+            let advice = "correct the route's `dialect`, or leave it out; where a preset names it, a `[[route]]` of your own before the preset decides";
             tracing::warn!(
                 route,
                 named,
