@@ -213,7 +213,8 @@ async fn a_delta_path_that_matches_nothing_is_told_once() {
     let config = format!("{}\n[[route]]\nmatch = \"POST /chat\"\ndialect = \"own\"", OWN.replace("/word", "/wrod"));
     let mut stage = Stage::with(Store::Embedded, &config).await;
     for _ in 0..2 {
-        let events = [r#"{"kind":"hello"}"#, r#"{"kind":"word","word":"x"}"#, r#"{"kind":"bye"}"#];
+        let words = [r#"{"kind":"word","word":"x"}"#; 8];
+        let events = [&[r#"{"kind":"hello"}"#], &words[..], &[r#"{"kind":"bye"}"#]].concat();
         assert_eq!(run_of(&mut stage, &events).await.0["state"], "completed");
     }
     let metric = "sidestream_dialect_mismatches_total{kind=\"without_text\"} 2\n";
