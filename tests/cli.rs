@@ -272,4 +272,7 @@ fn presets_are_listed_and_shown_to_copy_and_a_preset_needs_no_file() {
     assert!(stdout(&listed).contains("header:mcp-method"), "{}", String::from_utf8_lossy(&listed.stderr));
     assert_refused(&run(&[&UPSTREAM[..], &["--preset", "gpt"]].concat()), 2, &["--preset", "`gpt`", "ai-sdk"]);
     assert_refused(&run(&["presets", "gpt"]), 2, &["gpt", "ai-sdk"]);
+    for base in ["v1", "/v1/"] {
+        assert_refused(&run(&["presets", "openai", "--base", base]), 2, &["--base", base, "final slash"]);
+    }
 }
