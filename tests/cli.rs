@@ -229,6 +229,13 @@ fn a_dialect_that_means_nothing_is_refused_with_its_line() {
     std::fs::write(file.path(), "[[dialect]]\nname = \"own\"\nend = [{ at = \"type\" }]\n").unwrap();
     let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
     assert_refused(&run(&arguments), 2, &[":3: [[dialect]]", "/key/0/key"]);
+    let twice = "[[dialect]]\nname = \"own\"\n[[dialect]]\nname = \"own\"\n[[route]]\nmatch = \"POST /a\"\ndialect = \"latin\"\n";
+    std::fs::write(file.path(), twice).unwrap();
+    assert_refused(
+        &run(&arguments),
+        2,
+        &[":3: [[dialect]] `own` is described twice", ":7: [[route]] `dialect`", "`latin`"],
+    );
 }
 
 #[test]
