@@ -238,6 +238,78 @@ fn a_dialect_that_means_nothing_is_refused_with_its_line() {
     );
 }
 
+fn warnings(arguments: &[&str]) -> Vec<String> {
+    let checked = run(&[&["check-config"], arguments, &UPSTREAM[..]].concat());
+    assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+    stdout(&checked).lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn check_config_warns_of_what_has_no_effect() {
+    let text = r#"preset = ["ai-sdk", "ollama", "ollama"]
+[[dialect]]
+name = "cohere"
+[[route]]
+match = "POST /a"
+grace = "1s"
+dialect = ["openai-chat", "gemini"]
+[[route]]
+match = "POST /b"
+preset = "ollama"
+base = "/c"
+[[route]]
+match = "* /d/*"
+[[route]]
+match = "POST /d/{x}"
+"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let path = file.path().to_str().unwrap();
+    let told = warnings(&["--config", path]);
+    let expected: [(usize, &[&str]); 7] = [
+        (2, &["`cohere`", "built-in"]),
+        (4, &["`grace`", "on_disconnect"]),
+        (4, &["`gemini`", "`openai-chat`"]),
+        (11, &["`base`"]),
+        (14, &["`POST /d/{x}`", "`* /d/*`"]),
+        (1, &["`POST /api/chat` of the preset `ollama`", "`ai-sdk`"]),
+        (1, &["`POST /api/generate` of the preset `ollama`", "the preset `ollama` stands before"]),
+    ];
+    for (line, words) in expected {
+        let place = format!("warning: {path}:{line}: ");
+        let said = |told: &String| told.starts_with(&place) && words.iter().all(|word| told.contains(word));
+        assert_eq!(told.iter().filter(|told| said(told)).count(), 1, "{line} {words:?} in {told:#?}");
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
+fn what_is_meant_so_is_no_warning() {
+    for preset in stdout(&run(&["presets"])).lines().map(|line| line.split(' ').next().unwrap()) {
+        assert_eq!(warnings(&["--preset", preset]), [""; 0], "{preset}");
+    }
+    // A route of one's own before the preset's is how that is changed; below another path its `resume` is served.
+    let text = r#"preset = "openai"
+[[route]]
+match = "POST /v1/chat/completions"
+session = ["json:/metadata/chat"]
+[[route]]
+match = "POST /ask"
+preset = "ai-sdk"
+base = "/chats"
+[[route]]
+match = "POST /t/{id}"
+on_disconnect = "cancel"
+grace = "5s"
+[[route]]
+match = "POST /t/{id}/stream"
+dialect = ["gemini", "gemini-array"]
+"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    assert_eq!(warnings(&["--config", file.path().to_str().unwrap()]), [""; 0]);
+}
+
 #[test]
 fn the_page_of_presets_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/presets.md");

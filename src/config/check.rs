@@ -1,5 +1,4 @@
-//! Rules about values that must go together, and what an operator should be warned of. Every message
-//! says what to do.
+//! Rules about values that must go together. Every message says what to do.
 
 use std::net::SocketAddr;
 
@@ -15,7 +14,6 @@ use super::route::RoutePattern;
 use super::route_settings::Route;
 use super::settings::{AuthMode, Config, Http2};
 use super::store_rules;
-use super::store_url::StoreUrl;
 use crate::dialect::{Call, Dialect, Dialects};
 
 /// What is wrong with values that are fine one by one.
@@ -133,25 +131,8 @@ fn resumed(route: &Route) -> Option<String> {
     ))
 }
 
-impl Config {
-    /// What the operator should be told loudly at start; empty for a careful configuration.
-    pub fn warnings(&self) -> Vec<String> {
-        let open = self.auth.mode == AuthMode::None && self.allow_open;
-        let mut warnings: Vec<String> = public(self)
-            .filter(|_| open)
-            .map(|(name, address, _)| {
-                format!("OPEN: the {name} listener {address} has no authentication (--auth none --allow-open): whoever reaches it may read every session")
-            })
-            .collect();
-        if self.store.url == Some(StoreUrl::Memory) {
-            warnings.push("the store is `memory:`: sessions are gone when this process ends".into());
-        }
-        warnings
-    }
-}
-
 /// The data and admin listeners that other machines reach, each with its option.
-fn public(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr, &'static str)> {
+pub(super) fn public(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr, &'static str)> {
     [("data", config.listen, "--listen"), ("admin", config.admin_listen, "--admin-listen")]
         .into_iter()
         .filter(|(_, address, _)| !address.ip().to_canonical().is_loopback())
@@ -212,7 +193,7 @@ fn limits(config: &Config) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Credential, EventValue};
+    use crate::config::{Credential, EventValue, StoreUrl};
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::new(http::Uri::from_static("http://127.0.0.1:8000"));

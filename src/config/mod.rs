@@ -32,6 +32,7 @@ mod store;
 mod store_rules;
 mod store_url;
 mod value;
+mod warnings;
 
 pub use calls::{CallTemplate, CancelPolicy, Credential, EventValue, SteerPolicy};
 pub use document::{default_file, page, summary};

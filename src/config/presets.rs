@@ -90,6 +90,26 @@ pub(super) fn expand(table: RouteTable) -> Result<Vec<RouteTable>, Problem> {
     Ok(family.into_iter().map(with_what_is_said).collect())
 }
 
+/// A `base` beside `match` and `preset` where nothing but the pattern stood below it.
+pub(super) fn ignored_base(table: &RouteTable) -> Option<Problem> {
+    let written = |name: &str| table.assignments.iter().find(|assignment| assignment.name == name);
+    let base = written("base")?;
+    written("match").and(written("preset"))?;
+    let elsewhere = |path: &str| {
+        let mut moved = table.clone();
+        moved.assignments.retain(|assignment| assignment.name != "base");
+        moved.assignments.push(Assignment { given: Given::Text(path.into()), ..base.clone() });
+        let mut family = expand(moved).ok()?.pop()?.assignments;
+        family.retain(|assignment| assignment.name != "base");
+        Some(family.into_iter().map(|assignment| (assignment.name, assignment.given)).collect::<Vec<_>>())
+    };
+    (elsewhere("/a") == elsewhere("/b")).then(|| {
+        let message =
+            "[[route]] `base` means nothing beside this `match`: the one path of the route is named; remove either";
+        Problem::at(&base.origin, message)
+    })
+}
+
 /// The table that stands for a preset of the top of the file.
 pub(super) fn table(name: &str, origin: &Origin) -> RouteTable {
     let (given, shown) = (Given::Text(name.to_owned()), "preset".to_owned());
