@@ -54,8 +54,9 @@ impl Interceptor {
                 continue;
             }
             let (ids, origin) = (candidate.tagging == Tagging::On, candidate.origin.clone());
-            let mut response =
-                self.serve(RunStream { session: session.clone(), run: run.run, after: None, ids, origin }).await?;
+            let mut response = self
+                .serve(RunStream { session: session.clone(), run: run.run, after: None, merged: true, ids, origin })
+                .await?;
             response.extensions_mut().insert(RequestOutcome::Joined);
             expose(response.headers_mut());
             return Ok(Some(response));
