@@ -111,3 +111,36 @@ async fn a_route_may_forward_whatever_repeats() {
     let (one, two) = (stage.answered(keyed(&stage)).await, stage.answered(keyed(&stage)).await);
     assert_ne!(one.id, two.id);
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_repeat_of_another_caller_never_gets_a_run_whatever_its_credential_is_called(
+    #[values("x-api-key", "api-key", "cookie", "x-goog-api-key", "x-forwarded-for")] name: &'static str,
+) {
+    let mut stage = Stage::on(Store::Embedded).await;
+    let of = |sidecar: &Sidecar, n: u32, who: &'static str| tries(sidecar, n, BODY).header(name, who);
+    let mut first = stage.answered(of(&stage.sidecar, 0, "a=1")).await;
+    first.upstream.event(1).await;
+    first.upstream.end().await;
+    is(&stage, &first.id, "completed").await;
+    let own = of(&stage.sidecar, 1, "a=1").header("traceparent", "00-1-2-01").send().await;
+    assert_eq!(own.header("sidestream-run"), first.id, "a try has a trace of its own");
+    let other = stage.answered(of(&stage.sidecar, 1, "a=2")).await;
+    assert_ne!(other.id, first.id);
+    let nobody = stage.answered(tries(&stage.sidecar, 1, BODY)).await;
+    assert_ne!(nobody.id, first.id);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_repeat_of_a_run_that_was_erased_is_forwarded(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let mut stage = Stage::on(store).await;
+    let mut first = stage.answered(tries(&stage.sidecar, 0, BODY)).await;
+    first.upstream.event(1).await;
+    first.upstream.end().await;
+    is(&stage, &first.id, "completed").await;
+    let erased = stage.sidecar.delete(format!("/_sidestream/v1/sessions/{}", first.session)).send().await;
+    assert!(erased.status.is_success());
+    let again = stage.answered(tries(&stage.sidecar, 1, BODY)).await;
+    assert_ne!(again.id, first.id);
+}
