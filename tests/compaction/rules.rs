@@ -83,6 +83,19 @@ fn what_differs_elsewhere_is_not_merged() {
     assert_eq!(read(&dialect(""), [nobodys.clone(), nobodys]).len(), 2);
 }
 
+/// Clients that add up what a list holds have `a b c d` of it, and would have `a c b d`.
+#[test]
+fn events_with_several_texts_in_one_list_are_not_merged() {
+    let two = |a: &str, b: &str| format!(r#"{{"c":[{{"d":{{"t":"{a}"}}}},{{"d":{{"t":"{b}"}}}}]}}"#);
+    assert_eq!(of_one("", &[&two("a", "b"), &two("c", "d")]).len(), 2);
+    let other = "[[delta]]\ntext = \"/c/*/r\"";
+    let apart = |a: &str, b: &str| format!(r#"{{"c":[{{"r":"{a}"}},{{"d":{{"t":"{b}"}}}}]}}"#);
+    assert_eq!(of_one(other, &[&apart("a", "b"), &apart("c", "d")]).len(), 2);
+    let both = |a: &str, b: &str| format!(r#"{{"c":[{{"r":"{a}","d":{{"t":"{b}"}}}}]}}"#);
+    let merged = of_one(other, &[&both("a", "b"), &both("c", "d")]);
+    assert_eq!(merged, [format!("r 1-2 1/1 {}", both("ac", "bd"))]);
+}
+
 #[test]
 fn of_counters_the_last_value_counts_whatever_they_are() {
     let data =
