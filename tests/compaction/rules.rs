@@ -96,6 +96,35 @@ fn events_with_several_texts_in_one_list_are_not_merged() {
     assert_eq!(merged, [format!("r 1-2 1/1 {}", both("ac", "bd"))]);
 }
 
+/// A reader holds what it knows of as many runs as a block may have.
+#[test]
+fn an_event_that_is_larger_than_a_block_is_not_looked_into() {
+    let large = format!(r#"{{"t":"a","k":"{}"}}"#, "x".repeat(2 * BLOCK_BYTES));
+    let looked = std::cell::Cell::new(0);
+    let (mut compactor, mut out) = (Compactor::default(), Vec::new());
+    let entry = Arc::new(Entry { offset: Offset::new(1, 1), record: event("r", &large) });
+    let dialect = dialect("");
+    compactor.push(
+        entry.clone(),
+        |_| {
+            looked.set(looked.get() + 1);
+            Some(dialect.clone())
+        },
+        &mut out,
+    );
+    compactor.flush(&mut out);
+    assert_eq!((looked.get(), Arc::strong_count(&entry), out.len()), (0, 2, 1));
+}
+
+#[test]
+fn whitespace_that_differs_everywhere_costs_no_more_than_its_length() {
+    let spaced = |space: &str| format!(r#"{{"t":"a","k":[{}1]}}"#, format!("1,{space}").repeat(20_000));
+    let (narrow, wide) = (spaced(" "), spaced("\n"));
+    let began = std::time::Instant::now();
+    assert_eq!(of_one("", &[&narrow, &wide, &narrow, &wide]).len(), 1);
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
 #[test]
 fn of_counters_the_last_value_counts_whatever_they_are() {
     let data =
