@@ -2,9 +2,10 @@
 //! and Anthropic send with every request): one that repeats another, with the same body, gets its run. They know no
 //! key, so that the first is found by what it asked, for ten minutes.
 //!
-//! They give up before the answer's head only, so that the first mostly waits for its upstream still. What joins is
-//! the same request of the same caller; a run that did not end well is never what a repeat is given, for that is what
-//! it is there to mend. A store that is away, or a body that is too large to keep, makes it a request as any other.
+//! They give up before the answer's head only, so that the first mostly waits for its upstream still, and a request
+//! whose caller was there for its answer is never the first: somebody who asks the same several times at once wants
+//! several answers. What joins is the same request of the same caller; a run that did not end well is never what a
+//! repeat is given, for that is what it is there to mend. A store that is away, or a body that is too large to keep, makes it a request as any other.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -103,8 +104,12 @@ impl Interceptor {
             request = Request::from_parts(head, body);
         }
         let (fate, told) = Fate::told();
-        tokio::spawn(index.keep(mine, digest, told));
-        self.without_its_caller(route, candidate, request, Some(fate), place).await
+        let (answered, left) = oneshot::channel();
+        tokio::spawn(index.keep(mine, digest, told, left));
+        let answer = self.without_its_caller(route, candidate, request, Some(fate), place).await;
+        // Its caller is there. Where it has left we do not come here.
+        let _ = answered.send(());
+        answer
     }
 }
 
@@ -164,8 +169,15 @@ impl Index {
         }
     }
 
-    /// Keeps where the run of a request is while it is found: from when its body has been read.
-    async fn keep(self, mine: Claimed, digest: oneshot::Receiver<String>, told: oneshot::Receiver<Outcome>) {
+    /// Keeps where the run of a request is while it is found: from when its body has been read, until its caller was
+    /// `answered`.
+    async fn keep(
+        self,
+        mine: Claimed,
+        digest: oneshot::Receiver<String>,
+        told: oneshot::Receiver<Outcome>,
+        answered: oneshot::Receiver<()>,
+    ) {
         let Ok(digest) = digest.await else { return };
         let key = self.key(&digest);
         let calling = Claimed { request: claimed::Request::Is(digest), ..mine };
@@ -173,8 +185,11 @@ impl Index {
             return;
         }
         let next = match told.await {
-            Ok(Outcome::Run { session, .. }) => Some(Claimed { session, state: State::Run, ..calling.clone() }),
-            Ok(Outcome::Nothing) | Err(_) => None,
+            // Dropped without a word: its caller has left.
+            Ok(Outcome::Run { session, .. }) if answered.await.is_err() => {
+                Some(Claimed { session, state: State::Run, ..calling.clone() })
+            }
+            Ok(_) | Err(_) => None,
         };
         let text = next.as_ref().map(Claimed::to_text);
         let written = timeout(PATIENCE, self.log.amend(&key, calling.to_text(), text.clone())).await;
