@@ -192,7 +192,8 @@ impl<'a> Look<'a> {
             hits.map(|hit| self.text(hit)).filter(|text| *text != "null").collect()
         };
         let has = |path: &Path, texts: Option<&Texts>| {
-            let reads = |json: &str| texts.is_none_or(|texts| texts.are_anything() || are(texts, json));
+            let texts = texts.filter(|texts| !texts.are_anything());
+            let reads = |json: &str| texts.map_or(json != "\"\"", |texts| are(texts, json));
             seen(path).into_iter().any(reads)
         };
         mark.event.as_ref().is_none_or(|names| names.are(name.unwrap_or("message")))
