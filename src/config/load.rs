@@ -190,7 +190,8 @@ impl Draft {
         }
         // Rules about values together mean little while single values are wrong.
         if problems.is_empty() {
-            problems.extend(check::route(&route).map(|message| Problem::at(&table.origin, message)));
+            problems
+                .extend(check::route(&route, &self.config.dialects).map(|message| Problem::at(&table.origin, message)));
         }
         let fine = problems.is_empty();
         // What is wrong beside a preset is wrong for all routes of its family.

@@ -33,7 +33,7 @@ mod store_rules;
 mod store_url;
 mod value;
 
-pub use calls::{CallTemplate, Credential, EventValue, SteerPolicy};
+pub use calls::{CallTemplate, CancelPolicy, Credential, EventValue, SteerPolicy};
 pub use document::{default_file, page, summary};
 pub use load::{Loaded, Sources, load};
 pub use network::Network;

@@ -14,7 +14,7 @@ use crate::config::Route;
 use crate::control::keys::{Key, never_mind};
 use crate::control::request::Sendable;
 use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
-use crate::control::{Calls, Client, Control, calling};
+use crate::control::{Calls, Client, Control, Origin, calling, requested};
 use crate::dialect::Format;
 use crate::log::{Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
 use crate::run::{Ending, RunSpec, Started, Tagging};
@@ -167,7 +167,10 @@ impl Control {
         let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
         record.source.clone_from(&sendable.source);
         let headers = sendable.call_headers(credentials);
-        let calls = Calls::new(&self.proxy, route, session, sendable.path(), sendable.peer, &headers);
+        let answers = self.routes.answers(route);
+        let values = requested(answers.calls(), sendable.body.as_bytes());
+        let origin = Origin { path: sendable.path(), peer: sendable.peer, headers, values };
+        let calls = Calls::new(&self.proxy, route, &answers, session, origin);
         let spec = RunSpec {
             session: (*session).clone(),
             run: (*run).clone(),
@@ -189,7 +192,6 @@ impl Control {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        let answers = self.routes.answers(route);
         let (sendable, credentials) = (sendable.clone(), credentials.clone());
         self.runs.open(spec, calling::call(self.proxy.clone(), answers, sendable, credentials, session, run))
     }

@@ -66,6 +66,9 @@ pub struct Dialect {
     /// What the calls need of the run's events: names, and where their values stand.
     #[serde(default)]
     pub values: BTreeMap<String, Path>,
+    /// The same of the body of the run's own request, which must be JSON.
+    #[serde(default)]
+    pub request: BTreeMap<String, Path>,
     /// Whether it comes from the configuration, and not with us.
     #[serde(skip)]
     pub custom: bool,
@@ -178,13 +181,19 @@ pub struct Said {
     pub data: String,
 }
 
-/// A call to the upstream: `POST {base}/responses/{id}/cancel`.
+/// A call to the upstream, beside a run's stream. Only runs whose route names the dialect have it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// Method and path. `{base}` is the preset's, `{session}` and the names of `values` are filled in.
+    /// Method and path, `POST responses/{response_id}/cancel`: the path is a reference that is resolved against the
+    /// path of the run's own request (RFC 3986 section 5.2), without its query. `{session}` and the names of `values`
+    /// and `request` are filled in.
     pub call: String,
-    /// Its body, where it has a fixed one.
+    /// Its body, JSON, where it is not what a client sends. A text `"{name}"` in it stands for the value of that
+    /// name, whatever its type.
     #[serde(default)]
     pub body: Option<String>,
+    /// Fields of the run's own request that go along, beside its credentials.
+    #[serde(default)]
+    pub headers: Vec<String>,
 }

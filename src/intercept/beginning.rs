@@ -12,7 +12,7 @@ use super::candidate::Candidate;
 use super::claim::Fate;
 use super::interceptor::{Interceptor, expose, grace};
 use crate::config::Route;
-use crate::control::{Calls, ending, plain};
+use crate::control::{Calls, Origin, ending, plain};
 use crate::dialect::Format;
 use crate::framing::Framing;
 use crate::gateway::run_stream::name_run;
@@ -163,7 +163,11 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
-        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.path, &candidate.client);
+        let client = &candidate.client;
+        let mut headers = client.context.clone();
+        headers.extend(client.credentials.clone());
+        let origin = Origin { path: &candidate.path, peer: client.peer, headers, values: candidate.values };
+        let calls = Calls::new(&self.proxy, route, &self.routes.answers(route), &named.session, origin);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),

@@ -111,7 +111,11 @@ impl Interceptor {
         let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
         // A drain waits for this request, too: its answer may be a run.
         let place = self.runs.may_begin();
-        let wants_body = needs_body(&route.session) || route.input.is_some();
+        let answers = self.routes.answers(route);
+        let native = answers.calls();
+        let wants_body = needs_body(&route.session)
+            || route.input.is_some()
+            || native.is_some_and(|dialect| !dialect.request.is_empty());
         let (request, body) = match wants_body {
             true => buffer(request, self.body_limit).await.map_err(|_| client_left())?,
             false => (request, None),
@@ -120,7 +124,7 @@ impl Interceptor {
         let subject = self.gateway.principal.subject(&head.headers);
         let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
         let client = Client { subject, ..client };
-        let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
+        let candidate = Candidate::new(route, native, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate.identity, &candidate.path).await? {
             return Ok(answer);

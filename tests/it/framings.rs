@@ -54,8 +54,7 @@ const PREFIXED: Shape = Shape {
     head: "content-type: text/plain; charset=utf-8\r\nx-vercel-ai-data-stream: v1",
     pieces: &[("0:\"Hel\"\n0:", 1), ("\"lo\"\n", 2), ("d:{\"finishReason\":\"stop\"}\n", 3)],
     events: &[("0", "\"Hel\""), ("0", "\"lo\""), ("d", "{\"finishReason\":\"stop\"}")],
-    // Neighbouring pieces of text are one where a run is given again from its start.
-    again: "0:\"Hello\"\nd:{\"finishReason\":\"stop\"}\n",
+    again: "0:\"Hel\"\n0:\"lo\"\nd:{\"finishReason\":\"stop\"}\n",
 };
 
 const ARRAY: Shape = Shape {

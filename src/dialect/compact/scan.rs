@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr2;
+
 use crate::dialect::Path;
 use crate::dialect::path::Step;
 
@@ -56,17 +58,18 @@ pub(super) fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
 /// Where the string ends, its closing quote, whose contents begin at `at`.
 pub(super) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        match bytes.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => {
-                at += match bytes.get(at + 1)? {
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
-                    b'u' if bytes.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,
-                    _ => return None,
-                }
-            }
-            0..0x20 => return None,
-            _ => at += 1,
+        let plain = memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at..at + plain].iter().any(|byte| *byte < 0x20) {
+            return None;
+        }
+        at += plain;
+        if bytes[at] == b'"' {
+            return Some(at);
+        }
+        at += match bytes.get(at + 1)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+            b'u' if bytes.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,
+            _ => return None,
         }
     }
 }
