@@ -30,6 +30,8 @@ async fn left(stage: &mut Stage, ask: impl Fn(&Sidecar, u32) -> Ask) -> (Answer,
     let mut upstream = stage.agent.asked().await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
+    // The SDKs wait half a second at least before they try again.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let again = tokio::spawn(ask(&stage.sidecar, 1).send());
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     upstream.sse().await;
