@@ -229,6 +229,13 @@ fn a_dialect_that_means_nothing_is_refused_with_its_line() {
     std::fs::write(file.path(), "[[dialect]]\nname = \"own\"\nend = [{ at = \"type\" }]\n").unwrap();
     let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
     assert_refused(&run(&arguments), 2, &[":3: [[dialect]]", "/key/0/key"]);
+    let twice = "[[dialect]]\nname = \"own\"\n[[dialect]]\nname = \"own\"\n[[route]]\nmatch = \"POST /a\"\ndialect = \"latin\"\n";
+    std::fs::write(file.path(), twice).unwrap();
+    assert_refused(
+        &run(&arguments),
+        2,
+        &[":3: [[dialect]] `own` is described twice", ":7: [[route]] `dialect`", "`latin`"],
+    );
 }
 
 #[test]
@@ -272,4 +279,7 @@ fn presets_are_listed_and_shown_to_copy_and_a_preset_needs_no_file() {
     assert!(stdout(&listed).contains("header:mcp-method"), "{}", String::from_utf8_lossy(&listed.stderr));
     assert_refused(&run(&[&UPSTREAM[..], &["--preset", "gpt"]].concat()), 2, &["--preset", "`gpt`", "ai-sdk"]);
     assert_refused(&run(&["presets", "gpt"]), 2, &["gpt", "ai-sdk"]);
+    for base in ["v1", "/v1/"] {
+        assert_refused(&run(&["presets", "openai", "--base", base]), 2, &["--base", base, "final slash"]);
+    }
 }

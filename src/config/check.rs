@@ -22,7 +22,7 @@ use crate::dialect::{Call, Dialect, Dialects};
 pub(super) fn together(config: &Config) -> Vec<Problem> {
     let rules = [listen_twice(config), http2(config), limits(config), sent_headers(config), lent_credential(config)];
     let wrong = rules.into_iter().flatten().chain(store_rules::store(config)).chain(open_listeners(config));
-    wrong.chain(unknown_dialects(config)).chain(wrong_calls(config)).map(Problem::overall).collect()
+    wrong.chain(wrong_calls(config)).map(Problem::overall).collect()
 }
 
 /// Calls of dialects that cannot be made.
@@ -53,17 +53,14 @@ fn wrong_call(dialect: &Dialect, call: &Call) -> Option<String> {
     serde_json::from_str::<serde::de::IgnoredAny>(body).err().map(|error| format!("its body is not JSON: {error}"))
 }
 
-fn unknown_dialects(config: &Config) -> impl Iterator<Item = String> {
-    let unknown = |route: &Route| {
-        let name = route.dialect.iter().find(|name| config.dialects.named(name).is_none())?;
-        let known: Vec<_> = config.dialects.names().collect();
-        Some(format!(
-            "[[route]] `{}`: there is no dialect `{name}`; write one of {}, or describe it in a `[[dialect]]`",
-            route.pattern,
-            known.join(", ")
-        ))
-    };
-    config.routes.iter().filter_map(unknown)
+/// A dialect that a route names and nobody describes.
+pub(super) fn unknown_dialect(route: &Route, dialects: &Dialects) -> Option<String> {
+    let name = route.dialect.iter().find(|name| dialects.named(name).is_none())?;
+    let known: Vec<_> = dialects.names().collect();
+    Some(format!(
+        "[[route]] `dialect`: there is no dialect `{name}`; write one of {}, or describe it in a `[[dialect]]`",
+        known.join(", ")
+    ))
 }
 
 /// What a client names in a `send` waits in the store with it, and must not frame another request.

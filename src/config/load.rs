@@ -106,13 +106,13 @@ impl Draft {
         self.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
     }
 
-    fn dialects(&mut self, dialects: Vec<Result<Dialect, Problem>>) {
+    fn dialects(&mut self, dialects: Vec<(Origin, Result<Dialect, Problem>)>) {
         let mut described: Vec<Dialect> = Vec::new();
-        for dialect in dialects {
+        for (origin, dialect) in dialects {
             match dialect {
                 Ok(dialect) if described.iter().any(|known| known.name == dialect.name) => {
                     let message = format!("[[dialect]] `{}` is described twice; keep one", dialect.name);
-                    self.problems.push(Problem::overall(message));
+                    self.problems.push(Problem::at(&origin, message));
                 }
                 Ok(dialect) => described.push(dialect),
                 Err(problem) => self.problems.push(problem),
@@ -181,6 +181,10 @@ impl Draft {
             };
             if let Err(error) = option.put(&mut route, &assignment.given) {
                 problems.push(Problem::at(&assignment.origin, format!("[[route]] `{}`: {error}", option.path)));
+            } else if option.path == "dialect"
+                && let Some(wrong) = check::unknown_dialect(&route, &self.config.dialects)
+            {
+                problems.push(Problem::at(&assignment.origin, wrong));
             }
         }
         let says = |name: &str| table.assignments.iter().any(|assignment| assignment.name == name);

@@ -43,6 +43,11 @@ pub fn preset(name: &str, base: Option<&str>) -> Option<String> {
     Some(bases.iter().map(|base| at(routes, base)).collect::<Vec<_>>().join("\n"))
 }
 
+/// Reads the path below which a family is to stand. The error says what to write.
+pub fn family_base(text: &str) -> Result<String, String> {
+    Base::read(&Given::Text(text.into()))
+}
+
 /// Where the family of a preset stands; empty where there is no such preset.
 pub(super) fn standard_paths(name: &str) -> Vec<String> {
     let text = PRESETS.iter().find(|(known, _)| *known == name);

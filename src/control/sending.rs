@@ -47,6 +47,13 @@ pub(super) struct Begin<'a> {
     pub(super) subject: Option<Subject>,
 }
 
+impl Begin<'_> {
+    /// The name of its route: the one that it waited for, where it did.
+    pub(super) fn route_name(&self) -> ByteString {
+        self.waited_on.clone().unwrap_or_else(|| self.route.pattern.to_string().into())
+    }
+}
+
 impl Control {
     /// Begins a run for a client, or queues it, or finds the one that its key has begun. Must not be
     /// abandoned halfway: whoever calls lets it come to its end, whatever the client does.
@@ -157,7 +164,8 @@ impl Control {
 
     /// Opens the run; its owner calls the upstream then. `None`: this instance has a run of this id.
     pub(super) fn open(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Option<oneshot::Receiver<Opened>> {
-        let Begin { session, run, key, claimed: _, parent, sendable, route, waited_on, credentials, subject } = begin;
+        let Begin { session, run, key, claimed: _, parent, sendable, route, waited_on: _, credentials, subject } =
+            begin;
         let started = Started {
             method: sendable.method.to_string(),
             path: sendable.path().to_owned(),
@@ -179,7 +187,7 @@ impl Control {
             source: sendable.source.clone(),
             parent: parent.clone(),
             key: key.clone(),
-            route: waited_on.clone().unwrap_or_else(|| route.pattern.to_string().into()),
+            route: begin.route_name(),
             on_busy,
             subject: subject.clone(),
             values: calls.values,
@@ -256,7 +264,10 @@ impl Control {
         }
         let (outcome, offset) = match opened {
             Opened::Open { started, flags } => {
-                RunStarted { session: &session, run: &run, queued: false }.emit(&self.metrics);
+                let route = begin.route_name();
+                // The upstream is called now: its dialect is known when it answers.
+                RunStarted { session: &session, run: &run, route: &route, dialect: None, queued: false }
+                    .emit(&self.metrics);
                 (if flags.cancel.is_some() { Sent::Cancelled } else { Sent::Started }, Some(started))
             }
             Opened::Queued { position } => (Sent::Queued(position), None),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::path::one_or_several;
 use super::watch::Watch;
 use super::{Path, Texts};
 use crate::framing::Framing;
@@ -31,10 +32,10 @@ pub struct Dialect {
     pub deltas: Vec<Delta>,
     /// What may differ between such neighbours without a meaning of its own: of merged events the last
     /// value counts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub counters: Vec<Path>,
     /// Places whose presence (with another value than null) makes an event one that is never merged.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub alone: Vec<Path>,
     /// Events of which each holds all that the ones before held: the last is enough.
     #[serde(default)]
@@ -49,7 +50,7 @@ pub struct Dialect {
     #[serde(default)]
     pub cancelled: Vec<Mark>,
     /// Where a failing event says why.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub error: Vec<Path>,
     /// Where the token counts stand.
     #[serde(default)]
@@ -100,7 +101,7 @@ pub struct Mark {
     #[serde(default)]
     pub with: BTreeMap<Path, Texts>,
     /// Its data has nothing here, or null.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub without: Vec<Path>,
 }
 
@@ -144,10 +145,10 @@ pub struct Cumulative {
     /// Which events.
     pub when: Mark,
     /// What must be equal, beside the events' names, for the later one to stand for the earlier one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub same: Vec<Path>,
     /// Where the whole text of the answer stands so far.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub text: Vec<Path>,
 }
 
@@ -160,10 +161,10 @@ pub struct Usage {
     #[serde(default)]
     pub when: Option<Mark>,
     /// Tokens of what was asked.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub input: Vec<Path>,
     /// Tokens of the answer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub output: Vec<Path>,
     /// Every event counts for itself: the counts of all are added up.
     #[serde(default)]

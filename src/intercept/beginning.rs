@@ -67,8 +67,7 @@ impl Interceptor {
         }
         let codings = match Codings::of(&head.headers) {
             Ok(codings) => codings,
-            Err(unknown) => {
-                tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
+            Err(_) => {
                 let response = self.proxy.respond(head, untouched(body));
                 return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
             }
@@ -189,7 +188,8 @@ impl Interceptor {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        RunStarted { session: &named.session, run: &run, queued: false }.emit(&self.gateway.metrics);
+        let (session, dialect) = (&named.session, spec.format.dialect.as_ref().map(|dialect| &*dialect.name));
+        RunStarted { session, run: &run, route: &spec.route, dialect, queued: false }.emit(&self.gateway.metrics);
         let begun = self.runs.begin(spec, body).await;
         if let Some(fate) = fate {
             fate.run(named.session.clone(), begun.started.is_some());

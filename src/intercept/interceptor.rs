@@ -203,8 +203,8 @@ impl Interceptor {
         said.len() < SAID && said.insert(what.to_owned())
     }
 
-    /// A stream that is not recorded: the answer says so, and the log says once per route how to
-    /// change it.
+    /// A stream that is not recorded: the answer says so, and the log says once per route and
+    /// reason how to change it.
     pub(super) fn unrecorded(
         &self,
         response: Response<Body>,
@@ -213,8 +213,10 @@ impl Interceptor {
         path: &str,
     ) -> Response<Body> {
         let route = format!("{method} {path}");
-        let first = self.is_first(&route);
-        StreamNotRecorded { reason, route: first.then_some(route.as_str()) }.emit(&self.gateway.metrics);
+        let first = self.is_first(&format!("{route} {}", reason.as_str()));
+        let route = first.then_some(route.as_str());
+        let coding = response.headers().get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+        StreamNotRecorded { reason, route, coding }.emit(&self.gateway.metrics);
         let mut response = response;
         response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
         response
