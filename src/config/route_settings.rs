@@ -18,7 +18,7 @@ pub struct Route {
     pub preset: Option<String>,
     /// The path below which the preset's family stands.
     pub base: Option<String>,
-    /// Record its streams, whatever the method; `None`: as [`Config::intercept`] says.
+    /// Record its streams, whatever the method; `None`: as [`Config::intercept`](crate::config::Config::intercept) says.
     pub intercept: Option<bool>,
     /// `false` keeps its streams out of the log.
     pub record: bool,

@@ -91,13 +91,13 @@ pub struct Mark {
     /// Its data is exactly this text.
     #[serde(default)]
     pub data: Option<String>,
-    /// Its data is JSON and has something here that is not null.
+    /// Its data is JSON and has something here that is neither null nor an empty text.
     #[serde(default)]
     pub at: Option<Path>,
     /// What stands at `at` is this text (or number, or `true`, `false`, as they are written).
     #[serde(default)]
     pub is: Option<Texts>,
-    /// The same of other places; `*` is anything but null.
+    /// The same of other places; `*` is anything but null and an empty text.
     #[serde(default)]
     pub with: BTreeMap<Path, Texts>,
     /// Its data has nothing here, or null.

@@ -48,7 +48,7 @@ impl Interceptor {
         let untouched = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
         let format = self.routes.answers(route).format(&head.headers).filter(|_| head.status.is_success());
         let Some(format) = format else {
-            let streams = head.status.is_success() && is_lines(&head.headers);
+            let streams = head.status.is_success() && may_stream(route, &head.headers);
             let response = self.proxy.respond(head, untouched(body));
             return Ok(match streams {
                 true => self.unrecorded(response, NotRecorded::Dialect, &candidate.method, &candidate.path),
@@ -203,9 +203,13 @@ pub(super) fn keepalive(route: &Route, format: &Format, tagging: Tagging) -> Opt
     route.keepalive.every(tagging != Tagging::Off).filter(|_| format.framing == Framing::Sse)
 }
 
-/// Whether an answer is a stream of lines. Those of other framings cannot be told from answers that are no
-/// streams, unless a dialect says so.
-fn is_lines(headers: &HeaderMap) -> bool {
+/// Whether an answer that no dialect knows is a stream all the same: lines of JSON; and where a stream is expected,
+/// text of which nobody says how long it is. Others cannot be told from answers that are none.
+fn may_stream(route: &Route, headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.and_then(Framing::of) == Some(Framing::Lines)
+    match content_type.and_then(Framing::of) {
+        Some(Framing::Lines) => true,
+        Some(Framing::Prefixed) => !route.dialect.is_empty() && !headers.contains_key(header::CONTENT_LENGTH),
+        _ => false,
+    }
 }

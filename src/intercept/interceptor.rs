@@ -145,13 +145,19 @@ impl Interceptor {
             return self.retried(route, candidate, request, retry, fingerprint, place).await;
         }
         if let Some(session) = candidate.identity.named_by_request().filter(|_| route.join).cloned() {
-            let turn = self.turns.take(&session).await;
-            if let Some(answer) = self.join(route, &session, &candidate).await? {
+            let mut turn = self.turns.take(&session).await;
+            if let Some(answer) = self.join(route, &session, &candidate, turn.as_ref()).await? {
                 return Ok(answer);
             }
-            let answer = self.without_its_caller(route, candidate, request, None, place).await;
-            drop(turn);
-            return answer;
+            *turn = Some(candidate.run.clone());
+            // It has the turn until the upstream has answered, even if its caller leaves.
+            let exchange = self.clone().exchange(route.clone(), candidate, request, None, place);
+            return undisturbed(async move {
+                let answer = exchange.await;
+                drop(turn);
+                answer
+            })
+            .await;
         }
         // A caller of a run that ends with it cannot come back for what has not begun.
         let returns = candidate.identity.named_by_request().filter(|_| grace(route).is_none());
@@ -171,10 +177,7 @@ impl Interceptor {
         fate: Option<Fate>,
         place: TaskTrackerToken,
     ) -> Result<Response<Body>, Problem> {
-        match tokio::spawn(self.clone().exchange(route.clone(), candidate, request, fate, place)).await {
-            Ok(answer) => answer,
-            Err(defect) => Err(Problem::new(Code::Internal, defect.to_string())),
-        }
+        undisturbed(self.clone().exchange(route.clone(), candidate, request, fate, place)).await
     }
 
     /// Sends the request and answers it, and says to its key what has come of it.
@@ -217,6 +220,16 @@ impl Interceptor {
         let mut response = response;
         response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
         response
+    }
+}
+
+/// What `exchange` comes to, which goes on if nobody waits for it any more.
+async fn undisturbed(
+    exchange: impl Future<Output = Result<Response<Body>, Problem>> + Send + 'static,
+) -> Result<Response<Body>, Problem> {
+    match tokio::spawn(exchange).await {
+        Ok(answer) => answer,
+        Err(defect) => Err(Problem::new(Code::Internal, defect.to_string())),
     }
 }
 

@@ -151,7 +151,7 @@ impl Fact for StreamNotRecorded<'_> {
             NotRecorded::Dialect => tracing::info!(
                 route,
                 reason,
-                "stream of lines not recorded; to record it: [[route]] match = \"{route}\", dialect = \"ndjson\" (or \"ollama\")"
+                "stream not recorded, no dialect of its route is of its media type; to record it: [[route]] match = \"{route}\", dialect = one of that framing (`sidestream dialects`; \"ndjson\" for any lines of JSON)"
             ),
             NotRecorded::Coding => tracing::warn!(
                 route,
