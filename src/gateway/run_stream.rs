@@ -307,6 +307,8 @@ impl Reader {
             }
             // The event is not in the log: a body without it would look whole.
             Kind::EventDropped => self.ended = Some(Err("the run has an event that was too large to keep")),
+            // Nor what a store took back with it.
+            Kind::Status if says_lost(&record.data) => self.ended = Some(Err("the store has lost a part of this run")),
             Kind::Run => {
                 self.over = record.state().and_then(RunState::terminal).is_some();
                 self.ended = record.state().and_then(RunState::terminal).map(|terminal| match terminal {
@@ -342,6 +344,11 @@ impl Reader {
         }
         true
     }
+}
+
+/// Whether a status says that entries of its run are lost.
+fn says_lost(details: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(details).is_ok_and(|details| details["code"] == "lost")
 }
 
 /// Why there is no such run. An expired session is said to be one, so that a client which comes

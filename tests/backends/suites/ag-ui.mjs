@@ -1,6 +1,6 @@
 // An AG-UI backend with the protocol's own client.
 import { HttpAgent } from "@ag-ui/client";
-import { serve } from "../lib/process.mjs";
+import { serve, until } from "../lib/process.mjs";
 import { events, sidecar } from "../lib/sidecar.mjs";
 import { check, recipe, same, truly } from "../lib/suite.mjs";
 import { javascript } from "../lib/tools.mjs";
@@ -86,7 +86,8 @@ export async function run() {
     const error = await runner.runAgent({ runId: "r1" }, subscriber).then(() => undefined, (thrown) => thrown);
     same((await stopping).outcome, "cancelled");
     truly(error || seen.at(-1).type === "RUN_ERROR", "the client must not believe that the answer is complete");
-    same(ss.seen.requests.map((r) => r.hungUp), [true]);
+    await until("a hang-up upstream", async () => ss.seen.requests.every((r) => r.hungUp));
+    same(ss.seen.requests.length, 1);
     return error ? error.message : seen.at(-1).type;
   });
 
