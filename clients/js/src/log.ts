@@ -8,19 +8,16 @@ import { seqOf } from './offset.js'
 /** A view of a session: its entries in order, and in between the ranges that nobody can read any more. */
 export type Log = readonly (Entry | Gap)[]
 
-/** The log after `item`. For `items.reduce(applied, [])`, or React's `useReducer`. */
-export function applied(log: Log, item: Item): Log {
-  switch (item.type) {
-    case 'live':
-      return log
-    case 'erased':
-      return []
-    case 'gap': {
-      if (item.reason !== 'rolled_back') return [...log, item]
+/** The log after these items. `applied(log, item)` is a reducer: for `useReducer`, or `items.reduce`. */
+export function applied(log: Log, ...items: Item[]): Log {
+  let after = [...log]
+  for (const item of items) {
+    if (item.type === 'live') continue
+    else if (item.type === 'erased') after = []
+    else if (item.type === 'gap' && item.reason === 'rolled_back') {
       const to = seqOf(item.to)
-      return log.filter(kept => seqOf(kept.type === 'gap' ? kept.to : kept.offset) <= to)
-    }
-    default:
-      return [...log, item]
+      after = after.filter(kept => seqOf(kept.type === 'gap' ? kept.to : kept.offset) <= to)
+    } else after.push(item)
   }
+  return after
 }

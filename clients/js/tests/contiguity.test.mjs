@@ -80,7 +80,8 @@ test('the reducer never shows what the log no longer has', () => {
     { type: 'gap', session: 's', from: '10-7', to: '10-5', lost: 2, reason: 'rolled_back' },
     entry('20-6'),
   ]
-  const log = items.reduce(applied, [])
+  const log = items.reduce((log, item) => applied(log, item), [])
   assert.deepEqual(log.map(one => one.offset ?? `${one.reason} to ${one.to}`), ['10-1', 'trimmed to 10-4', '10-5', '20-6'])
+  assert.deepEqual(applied([], ...items), log)
   assert.deepEqual(applied(log, { type: 'erased', session: 's' }), [])
 })
