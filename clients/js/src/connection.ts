@@ -3,7 +3,7 @@
  * nobody said otherwise, and never come back at the same moment as everybody else.
  */
 import { Asks } from './asks.js'
-import { memory, type CursorStore } from './cursor-store.js'
+import type { CursorStore } from './cursor-store.js'
 import { SidestreamError } from './error.js'
 import type { Ack, Frame } from './frames.js'
 import { Session, type SessionOptions } from './session.js'
@@ -36,7 +36,7 @@ export interface ConnectionOptions {
   token?: Token
   /** The name of this client, which others see (`[A-Za-z0-9._-]`, at most 128). */
   client?: string
-  /** Where the sessions' cursors are kept. Default: in memory. */
+  /** Where the sessions' cursors are kept. Default: nowhere; a session that is followed anew begins at its `after`. */
   store?: CursorStore
   /** What opens sockets. Default: the global `WebSocket` (browsers, Node from 22; for Node 20 pass that of `ws`). */
   WebSocket?: new (url: string, protocol: string) => Socket
@@ -52,7 +52,7 @@ export class Connection {
   /** The id of the open connection, for support. */
   id?: string
   readonly url: string
-  readonly store: CursorStore
+  readonly store?: CursorStore
 
   #sessions = new Map<string, Session>()
   #asks = new Asks(message => this.state === 'open' && this.tell(message))
@@ -71,7 +71,7 @@ export class Connection {
   /** @param whileUsed ends with its last session. */
   constructor(url: string | URL, private readonly options: ConnectionOptions = {}, private readonly whileUsed = false) {
     this.url = socketUrl(url, options.client)
-    this.store = options.store ?? memory()
+    this.store = options.store
     this.#unhook = this.#hook()
     // What is attached and asked at once goes with the first connection.
     queueMicrotask(() => this.state === 'connecting' && this.#connect())
@@ -119,7 +119,7 @@ export class Connection {
 
   /** A session was closed. */
   forget(session: Session): void {
-    this.#sessions.delete(session.id)
+    if (this.#sessions.get(session.id) === session) this.#sessions.delete(session.id)
     if (this.whileUsed && !this.#sessions.size) this.close()
   }
 

@@ -71,6 +71,7 @@ export class Session implements AsyncIterable<Item> {
   #attached = false
   /** Reading goes on from the place; before the first attach, from where the options say. */
   #begun = false
+  /** The attach that counts; 0: none. */
   #attempt = 0
   #listening = false
   #handlers = new Map<string, Set<(told: any) => void>>()
@@ -178,7 +179,7 @@ export class Session implements AsyncIterable<Item> {
   /** Called by the connection: the socket is gone. */
   disconnected(): void {
     this.#attached = this.#listening = false
-    this.#attempt++
+    this.#attempt = 0
     this.#become('waiting')
   }
 
@@ -215,7 +216,7 @@ export class Session implements AsyncIterable<Item> {
         return this.#gap(frame as never)
       case 'erased':
         this.#place.resume(START)
-        this.connection.store.save(this.#key, null)
+        this.connection.store?.save(this.#key, null)
         this.#hand(frame as never)
         return this.#end('closed')
       case 'presence':
@@ -229,9 +230,9 @@ export class Session implements AsyncIterable<Item> {
   }
 
   async #attach(): Promise<void> {
-    const attempt = ++this.#attempt
+    const attempt = (this.#attempt = ++attempts)
     this.#listening = false
-    if (!this.#begun) {
+    if (!this.#begun && this.connection.store) {
       const kept = await this.connection.store.load(this.#key)
       if (attempt !== this.#attempt) return
       if (isOffset(kept)) {
@@ -339,13 +340,13 @@ export class Session implements AsyncIterable<Item> {
     if (!this.#inboxes.size) this.#keep(this.offset)
     else if (this.#full()) {
       this.#listening = this.#attached = false
-      this.#attempt++
+      this.#attempt = 0
       this.connection.tell({ type: 'detach', session: this.id })
     }
   }
 
   #keep(offset: string): void {
-    this.connection.store.save(this.#key, offset)
+    this.connection.store?.save(this.#key, offset)
   }
 
   #full(): boolean {
@@ -374,7 +375,7 @@ export class Session implements AsyncIterable<Item> {
 
   #end(state: 'closed' | 'failed'): void {
     this.#attached = this.#listening = false
-    this.#attempt++
+    this.#attempt = 0
     this.connection.forget(this)
     this.#become(state)
     this.#announcing?.say(Promise.reject(this.error ?? new SidestreamError('closed', 'the session was closed by this client')))
@@ -396,9 +397,14 @@ export class Session implements AsyncIterable<Item> {
   }
 
   get #key(): string {
-    return `sidestream ${this.connection.url} ${this.id}`
+    // Who reads another part of the session is elsewhere in it.
+    const { runs, sources } = this.options
+    return ['sidestream', this.connection.url, this.id, ...(runs || sources ? [JSON.stringify([runs, sources])] : [])].join(' ')
   }
 }
+
+/** Of all sessions: the answer to an attach of one that was closed is none of its successor's. */
+let attempts = 0
 
 /** A key that nobody else has. (`randomUUID` exists on secure origins alone.) */
 export const randomId = (): string =>

@@ -411,3 +411,26 @@ test('the network coming back ends the wait at once', async () => {
     delete globalThis.window
   }
 })
+
+test('a session that is followed anew begins where it is told to, not where another one was', async () => {
+  const log = logOf(4)
+  const server = await scripted((message, socket) => {
+    if (message.type !== 'attach') return
+    log.attached(message, socket)
+    for (const entry of log.after(message.after)) socket.say(entry)
+    socket.say({ type: 'live', session: 's', offset: log.offset(4) })
+  })
+  const connection = new Connection(server.url, { WebSocket })
+  const first = connection.attach('s')
+  await until(() => first.state === 'live')
+  first.close()
+  const second = connection.attach('s', { after: log.offset(2) })
+  const read = []
+  for await (const item of second) {
+    if (item.type === 'live') break
+    read.push(item.offset)
+  }
+  assert.deepEqual(read, [log.offset(3), log.offset(4)])
+  connection.close()
+  await server.close()
+})
