@@ -434,3 +434,48 @@ test('a session that is followed anew begins where it is told to, not where anot
   connection.close()
   await server.close()
 })
+
+test('without a WebSocket to open it fails, and says what to do', async () => {
+  const { WebSocket: own } = globalThis
+  delete globalThis.WebSocket
+  try {
+    const session = connect('ws://127.0.0.1:1/', { session: 's' })
+    await until(() => session.state === 'failed')
+    assert.equal(session.error.code, 'not_supported')
+    assert.match(session.error.message, /package ws/)
+  } finally {
+    if (own) globalThis.WebSocket = own
+  }
+})
+
+test('a fault in a callback is reported, and the session goes on', async () => {
+  const log = logOf(5)
+  const server = await scripted((message, socket) => {
+    if (message.type !== 'attach') return
+    log.attached(message, socket)
+    for (const entry of log.after(message.after)) socket.say(entry)
+    socket.say({ type: 'live', session: 's', offset: log.offset(5) })
+  })
+  const faults = []
+  const { queueMicrotask } = globalThis
+  globalThis.queueMicrotask = act => queueMicrotask(() => {
+    try {
+      act()
+    } catch (fault) {
+      faults.push(fault.message)
+    }
+  })
+  try {
+    await with_(server, async follow => {
+      const { session, told } = follow()
+      session.on('entry', entry => {
+        if (entry.offset === log.offset(2)) throw new Error('mine')
+      })
+      await until(() => session.state === 'live')
+      assert.equal(told.entries.length, 5)
+      assert.deepEqual(faults, ['mine'])
+    })
+  } finally {
+    globalThis.queueMicrotask = queueMicrotask
+  }
+})
