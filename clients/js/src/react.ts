@@ -62,10 +62,11 @@ class View {
     session.on('presence', soon)
     soon()
     return () => {
+      session.close()
+      // Only now: closing is a change of state, too, and must not be shown in place of the next session's.
       clearTimeout(this.#timer)
       this.#timer = undefined
       this.#items = []
-      session.close()
     }
   }
 

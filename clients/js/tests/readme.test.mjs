@@ -51,18 +51,16 @@ test('a plain page: stop', staged(async stage => {
 }))
 
 test('React', staged(async stage => {
-  globalThis.IS_REACT_ACT_ENVIRONMENT = true
-  const { default: renderer, act } = await import('react-test-renderer')
+  const { default: renderer } = await import('react-test-renderer')
   const { createElement } = await import('react')
   await page(stage, streaming(openai(said)))
   const { Answer } = await recipe(stage, 'react')
-  let root
-  await act(async () => (root = renderer.create(createElement(Answer, { id: 's' }))))
-  stage.later(() => act(async () => root.unmount()))
-  const settle = condition => until(async () => (await act(async () => {}), condition()))
+  const root = renderer.create(createElement(Answer, { id: 's' }))
+  stage.later(() => root.unmount())
+  await until(() => root.toJSON())
   const [ask] = root.root.findAllByType('button')
-  await settle(() => ask.props.onClick())
-  await settle(() => root.root.findByType('p').children.join('') === said.join(''))
+  await until(() => ask.props.onClick())
+  await until(() => root.root.findByType('p').children.join('') === said.join(''))
 }))
 
 test('AI SDK', staged(async stage => {

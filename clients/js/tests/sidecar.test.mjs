@@ -25,25 +25,27 @@ function follow(stage, url, options) {
 const offsets = entries => entries.map(entry => entry.offset)
 const text = entries => entries.filter(entry => entry.type === 'event').map(entry => entry.json?.choices?.[0]?.delta?.content ?? '').join('')
 
-/** The log itself, by pages. */
-async function logOf(url, session) {
-  const answer = await fetch(`${url}/_sidestream/v1/sessions/${session}/events?limit=1000`, { headers: { accept: 'application/json' } })
-  return (await answer.json()).entries
+/** The log itself. */
+async function logOf(url, session, after = 'start') {
+  const answer = await fetch(`${url}/_sidestream/v1/sessions/${session}/events?limit=1000&after=${after}`, { headers: { accept: 'application/json' } })
+  const { entries, next } = await answer.json()
+  return next ? [...entries, ...(await logOf(url, session, next))] : entries
 }
 
 test('20 cuts during an answer: every entry once, in order', staged(async stage => {
-  const said = words(400)
+  const said = words(1200)
   const backend = await stage.backend(streaming(openai(said), { pauseMs: 5 }))
   const sidecar = await stage.sidecar(backend.url)
   const line = await stage.line(sidecar.url)
   const { session, told, ended } = follow(stage, line.url, { session: 's' })
   const { run, outcome } = await session.send({ q: 1 })
   assert.equal(outcome, 'started')
-  while (line.cuts < 20) {
+  while (line.cuts < 20 && !ended(run)) {
     const seen = told.entries.length
     await until(() => (told.entries.length > seen + 2 && session.state === 'live') || ended(run))
     line.cut()
   }
+  assert.equal(line.cuts, 20)
   await until(() => ended(run) && session.state === 'live')
   assert.deepEqual(offsets(told.entries), offsets(await logOf(sidecar.url, 's')))
   assert.deepEqual(told.entries.map(entry => seqOf(entry.offset)), told.entries.map((_, i) => i + 1))
@@ -59,11 +61,12 @@ test('merged histories and rolled-up live deltas, under cuts: the same text', st
   const line = await stage.line(sidecar.url)
   const { session, told, ended } = follow(stage, line.url, { session: 's', replay: 'compact', rollupMs: 40 })
   const { run } = await session.send({ q: 1 })
-  while (line.cuts < 8) {
+  while (line.cuts < 8 && !ended(run)) {
     const seen = told.entries.length
     await until(() => told.entries.length > seen || ended(run))
     line.cut()
   }
+  assert.equal(line.cuts, 8)
   await until(() => ended(run))
   assert.equal(text(told.entries), said.join(''))
   assert.deepEqual([told.gaps, told.broken], [[], []])
@@ -71,18 +74,19 @@ test('merged histories and rolled-up live deltas, under cuts: the same text', st
 }))
 
 test('two agents at once, filtered and merged: each text whole', staged(async stage => {
-  const said = words(200)
+  const said = words(500)
   const backend = await stage.backend(streaming(openai(said), { pauseMs: 3 }))
   const sidecar = await stage.sidecar(backend.url)
   const line = await stage.line(sidecar.url)
   const all = follow(stage, line.url, { session: 's', replay: 'compact', rollupMs: 50 })
   const [a, b] = await Promise.all(['a', 'b'].map(source => all.session.send({ source }, { onBusy: 'parallel', source })))
   const one = follow(stage, line.url, { session: 's', runs: [a.run], replay: 'compact', rollupMs: 50 })
-  while (line.cuts < 5) {
+  while (line.cuts < 5 && !all.ended(a.run)) {
     const seen = all.told.entries.length
     await until(() => all.told.entries.length > seen || all.ended(a.run))
     line.cut()
   }
+  assert.equal(line.cuts, 5)
   await until(() => all.ended(a.run) && all.ended(b.run) && one.ended(a.run))
   const of = (told, run) => text(told.entries.filter(entry => entry.run === run))
   for (const { run } of [a, b]) assert.equal(of(all.told, run), said.join(''))

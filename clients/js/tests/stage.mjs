@@ -11,7 +11,12 @@ const root = fileURLToPath(new URL('../../../', import.meta.url))
 const SIDESTREAM = process.env.SIDESTREAM ?? `${root}target/debug/sidestream`
 const DEMO_AGENT = process.env.DEMO_AGENT ?? `${root}target/debug/demo-agent`
 
-/** Everything that a test has begun; `await using` ends it in reverse order. */
+// A test that is given up leaves no process behind.
+const children = new Set()
+process.once('SIGTERM', () => process.exit(1))
+process.on('exit', () => children.forEach(child => child.kill('SIGKILL')))
+
+/** Everything that a test has begun; `end` ends it in reverse order. */
 export class Stage {
   #ends = []
 
@@ -101,7 +106,7 @@ export class Stage {
     await once(server, 'listening')
     self.url = `http://127.0.0.1:${server.address().port}`
     self.cut = () => {
-      self.cuts++
+      if (sockets.size) self.cuts++
       for (const end of [...sockets]) end()
     }
     this.#ends.push(() => (self.cut(), new Promise(resolve => server.close(resolve))))
@@ -119,6 +124,8 @@ export class Stage {
 
   #spawn(command, args) {
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    children.add(child)
+    child.once('exit', () => children.delete(child))
     this.#ends.push(async () => {
       if (child.exitCode !== null || child.signalCode !== null) return
       const gone = once(child, 'exit')
