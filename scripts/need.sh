@@ -53,3 +53,35 @@ redis_6_2() {
     rm -rf "$to/unpacked" "$to/$wheel"
     "$to/redis-server" --version
 }
+
+# stamp FILE…, installed DIRECTORY FILE…: whether the directory was installed from exactly these files.
+stamp() { cat "$@" | sha256sum; }
+installed() { [ -f "$1/.installed" ] && [ "$(cat "$1/.installed")" = "$(stamp "${@:2}")" ]; }
+
+# node_packages FROM TO WHAT: the packages of the lock file in FROM, in the directory TO.
+node_packages() {
+    local to=$2 files=("$1/package.json" "$1/package-lock.json" "$1/.npmrc")
+    mkdir -p "$to"
+    installed "$to" "${files[@]}" && return
+    need npm npm
+    say "$3: installing the packages of the lock file below target/"
+    cp "${files[@]}" "$to/"
+    (cd "$to" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
+    stamp "${files[@]}" >"$to/.installed"
+}
+
+# node_24 DIRECTORY: sets NODE to the pinned Node that is among the directory's packages; another machine than those
+# it is published for takes its own.
+node_24() {
+    local architecture
+    case "$(uname -m)" in
+        x86_64) architecture=x64 ;;
+        aarch64) architecture=arm64 ;;
+        *) architecture=none ;;
+    esac
+    NODE=$1/node_modules/node-linux-$architecture/bin/node
+    if [ ! -x "$NODE" ]; then
+        NODE=$(command -v node)
+        say "No pinned Node for $(uname -sm): taking the installed $("$NODE" --version), which must be 22.12 or newer"
+    fi
+}

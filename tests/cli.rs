@@ -229,6 +229,85 @@ fn a_dialect_that_means_nothing_is_refused_with_its_line() {
     std::fs::write(file.path(), "[[dialect]]\nname = \"own\"\nend = [{ at = \"type\" }]\n").unwrap();
     let arguments = ["check-config", "--config", file.path().to_str().unwrap(), UPSTREAM[0], UPSTREAM[1]];
     assert_refused(&run(&arguments), 2, &[":3: [[dialect]]", "/key/0/key"]);
+    let twice = "[[dialect]]\nname = \"own\"\n[[dialect]]\nname = \"own\"\n[[route]]\nmatch = \"POST /a\"\ndialect = \"latin\"\n";
+    std::fs::write(file.path(), twice).unwrap();
+    assert_refused(
+        &run(&arguments),
+        2,
+        &[":3: [[dialect]] `own` is described twice", ":7: [[route]] `dialect`", "`latin`"],
+    );
+}
+
+fn warnings(arguments: &[&str]) -> Vec<String> {
+    let checked = run(&[&["check-config"], arguments, &UPSTREAM[..]].concat());
+    assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+    stdout(&checked).lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn check_config_warns_of_what_has_no_effect() {
+    let text = r#"preset = ["ai-sdk", "ollama", "ollama"]
+[[dialect]]
+name = "cohere"
+[[route]]
+match = "POST /a"
+grace = "1s"
+dialect = ["openai-chat", "gemini"]
+[[route]]
+match = "POST /b"
+preset = "ollama"
+base = "/c"
+[[route]]
+match = "* /d/*"
+[[route]]
+match = "POST /d/{x}"
+"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let path = file.path().to_str().unwrap();
+    let told = warnings(&["--config", path]);
+    let expected: [(usize, &[&str]); 7] = [
+        (2, &["`cohere`", "built-in"]),
+        (4, &["`grace`", "on_disconnect"]),
+        (4, &["`gemini`", "`openai-chat`"]),
+        (11, &["`base`"]),
+        (14, &["`POST /d/{x}`", "`* /d/*`"]),
+        (1, &["`POST /api/chat` of the preset `ollama`", "`ai-sdk`"]),
+        (1, &["`POST /api/generate` of the preset `ollama`", "the preset `ollama` stands before"]),
+    ];
+    for (line, words) in expected {
+        let place = format!("warning: {path}:{line}: ");
+        let said = |told: &String| told.starts_with(&place) && words.iter().all(|word| told.contains(word));
+        assert_eq!(told.iter().filter(|told| said(told)).count(), 1, "{line} {words:?} in {told:#?}");
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
+fn what_is_meant_so_is_no_warning() {
+    for preset in stdout(&run(&["presets"])).lines().map(|line| line.split(' ').next().unwrap()) {
+        assert_eq!(warnings(&["--preset", preset]), [""; 0], "{preset}");
+    }
+    // A route of one's own before the preset's is how that is changed; below another path its `resume` is served.
+    let text = r#"preset = "openai"
+[[route]]
+match = "POST /v1/chat/completions"
+session = ["json:/metadata/chat"]
+[[route]]
+match = "POST /ask"
+preset = "ai-sdk"
+base = "/chats"
+[[route]]
+match = "POST /t/{id}"
+on_disconnect = "cancel"
+grace = "5s"
+[[route]]
+match = "POST /t/{id}/stream"
+dialect = ["gemini", "gemini-array"]
+"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    assert_eq!(warnings(&["--config", file.path().to_str().unwrap()]), [""; 0]);
 }
 
 #[test]
@@ -272,4 +351,7 @@ fn presets_are_listed_and_shown_to_copy_and_a_preset_needs_no_file() {
     assert!(stdout(&listed).contains("header:mcp-method"), "{}", String::from_utf8_lossy(&listed.stderr));
     assert_refused(&run(&[&UPSTREAM[..], &["--preset", "gpt"]].concat()), 2, &["--preset", "`gpt`", "ai-sdk"]);
     assert_refused(&run(&["presets", "gpt"]), 2, &["gpt", "ai-sdk"]);
+    for base in ["v1", "/v1/"] {
+        assert_refused(&run(&["presets", "openai", "--base", base]), 2, &["--base", base, "final slash"]);
+    }
 }

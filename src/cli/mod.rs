@@ -156,7 +156,14 @@ fn program() -> clap::Command {
             clap::Command::new("presets")
                 .about("Print the names of the presets, or the routes of one (TOML)")
                 .arg(Arg::new("NAME").value_parser(PossibleValuesParser::new(config::presets().map(|(name, _)| name))))
-                .arg(Arg::new("base").long("base").value_name("PATH").requires("NAME").help("Below this path")),
+                .arg(
+                    Arg::new("base")
+                        .long("base")
+                        .value_name("PATH")
+                        .value_parser(config::family_base)
+                        .requires("NAME")
+                        .help("Below this path"),
+                ),
         )
         .subcommand(
             clap::Command::new("completions")

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use super::calls::{CallTemplate, Credential, EventValue, SteerPolicy};
+use super::calls::{CancelPolicy, Credential, EventValue, SteerPolicy};
 use super::value::{Choice, Given, Kind, quoted};
 use crate::session::BusyPolicy;
 
@@ -38,8 +38,8 @@ macro_rules! kind_of_text {
 }
 
 kind_of_text! {
-    /// `METHOD /path/{name}`.
-    Call, CallTemplate, "CALL", "a call, `METHOD /path`", CallTemplate::parse
+    /// `METHOD /path/{name}`, or nothing.
+    Cancelling, CancelPolicy, "CALL|off", "a call, `METHOD /path`, or `off`", CancelPolicy::parse
 }
 
 kind_of_text! {
@@ -60,6 +60,20 @@ kind_of_text! {
 kind_of_text! {
     /// The name of a header.
     Header, HeaderName, "HEADER", "the name of a header", header_name
+}
+
+kind_of_text! {
+    /// One JSON value.
+    JsonText, String, "JSON", "JSON in a text", json_text
+}
+
+fn json_text(text: &str) -> Result<String, String> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => {
+            Err(format!("not JSON: {error}; write it between single quotes, such as '{{\"user\": \"{{session}}\"}}'"))
+        }
+    }
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {

@@ -19,12 +19,21 @@ pub struct CallTemplate {
 impl CallTemplate {
     /// Reads `POST /runs/{run_id}/cancel`. The error says what is wrong and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a call; write `METHOD /path`, such as `POST /runs/{{run_id}}/cancel`");
-        let (method, path) = text.split_once(' ').ok_or_else(wrong)?;
+        let template = CallTemplate::reference(text)?;
+        match template.path.starts_with('/') {
+            true => Ok(template),
+            false => Err(not_a_call(text)),
+        }
+    }
+
+    /// The same with a path that need not begin with `/`: a reference, which [`CallTemplate::resolved`] makes a path.
+    pub(crate) fn reference(text: &str) -> Result<Self, String> {
+        let wrong = || not_a_call(text);
+        let (method, path) = text.split_once(' ').unwrap_or((text, ""));
         let upper = method.bytes().all(|b| b.is_ascii_uppercase());
         let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| upper).ok_or_else(wrong)?;
         let path = path.trim();
-        if !path.starts_with('/') || path.contains('#') || !path.bytes().all(|b| b.is_ascii_graphic()) {
+        if path.contains('#') || !path.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(wrong());
         }
         let template = CallTemplate { method, path: path.into() };
@@ -33,6 +42,31 @@ impl CallTemplate {
             true => Ok(template),
             false => Err(format!("`{path}`: a name in braces is made of letters, digits and `_`")),
         }
+    }
+
+    /// The call at the path to which its reference leads from `path`, the path of a request (RFC 3986 section 5.2).
+    pub(crate) fn resolved(&self, path: &str) -> Self {
+        if self.path.starts_with('/') {
+            return self.clone();
+        }
+        // Braces of the request's own path are no names.
+        let path = path.replace('{', "%7B").replace('}', "%7D");
+        let mut segments: Vec<&str> = path.split('/').collect();
+        if !self.path.is_empty() {
+            segments.pop();
+        }
+        let mut rest = &*self.path;
+        while let Some(below) = rest.strip_prefix("../") {
+            segments.pop();
+            rest = below;
+        }
+        if segments.is_empty() {
+            segments.push("");
+        }
+        if !rest.is_empty() {
+            segments.push(rest);
+        }
+        CallTemplate { method: self.method.clone(), path: segments.join("/") }
     }
 
     /// The names in braces.
@@ -62,21 +96,52 @@ impl CallTemplate {
     }
 }
 
+fn not_a_call(text: &str) -> String {
+    format!("`{text}` is not a call; write `METHOD /path`, such as `POST /runs/{{run_id}}/cancel`")
+}
+
 impl fmt::Display for CallTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.path)
     }
 }
 
+/// What the upstream is told of a cancellation, beside the closing of its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CancelPolicy {
+    /// Nothing.
+    Off,
+    /// This.
+    Call(CallTemplate),
+}
+
+impl CancelPolicy {
+    /// Reads `off` or `METHOD /path`. The error says so.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(CancelPolicy::Off),
+            call => CallTemplate::parse(call).map(CancelPolicy::Call).map_err(|error| format!("{error}, or `off`")),
+        }
+    }
+}
+
+impl fmt::Display for CancelPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CancelPolicy::Off => f.write_str("off"),
+            CancelPolicy::Call(call) => call.fmt(f),
+        }
+    }
+}
+
 /// What a `steer` does.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SteerPolicy {
     /// Calls the upstream, beside the run's stream.
     Forward(CallTemplate),
     /// Cancels the run and begins another with the new body.
     Interrupt,
     /// Begins another run with the new body when this one has ended.
-    #[default]
     Queue,
     /// Nothing.
     Reject,
@@ -198,6 +263,23 @@ mod tests {
         }
         for bad in ["", "/x", "post /x", "POST x", "POST /{a b}", "POST /{}", "POST /{a", "POST /a}"] {
             assert!(CallTemplate::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reference_leads_where_rfc_3986_says() {
+        for (reference, path, at) in [
+            ("POST responses/{id}/cancel", "/v1/responses", "/v1/responses/{id}/cancel"),
+            ("POST {id}/cancel?action=x", "/threads/t/runs/stream", "/threads/t/runs/{id}/cancel?action=x"),
+            ("POST ../events", "/v1/sessions/s/events/stream", "/v1/sessions/s/events"),
+            ("POST", "/mcp", "/mcp"),
+            ("POST", "/", "/"),
+            ("POST x", "/", "/x"),
+            ("POST ../../../x", "/a/b", "/x"),
+            ("POST x", "/{a}/b", "/%7Ba%7D/x"),
+            ("POST /at/root", "/a/b", "/at/root"),
+        ] {
+            assert_eq!(CallTemplate::reference(reference).unwrap().resolved(path).path, at, "{reference} from {path}");
         }
     }
 

@@ -1,39 +1,64 @@
-//! Rules about values that must go together, and what an operator should be warned of. Every message
-//! says what to do.
+//! Rules about values that must go together. Every message says what to do.
 
 use std::net::SocketAddr;
 
+use http::HeaderName;
 use http::Method;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
-use super::calls::{CallTemplate, SteerPolicy};
+use super::calls::{CallTemplate, CancelPolicy, SteerPolicy};
 use super::problem::Problem;
 use super::route::RoutePattern;
 use super::route_settings::Route;
 use super::settings::{AuthMode, Config, Http2};
 use super::store_rules;
-use super::store_url::StoreUrl;
+use crate::dialect::{Call, Dialect, Dialects};
 
 /// What is wrong with values that are fine one by one.
 pub(super) fn together(config: &Config) -> Vec<Problem> {
     let rules = [listen_twice(config), http2(config), limits(config), sent_headers(config), lent_credential(config)];
     let wrong = rules.into_iter().flatten().chain(store_rules::store(config)).chain(open_listeners(config));
-    wrong.chain(unknown_dialects(config)).map(Problem::overall).collect()
+    wrong.chain(wrong_calls(config)).map(Problem::overall).collect()
 }
 
-fn unknown_dialects(config: &Config) -> impl Iterator<Item = String> {
-    let unknown = |route: &Route| {
-        let name = route.dialect.iter().find(|name| config.dialects.named(name).is_none())?;
-        let known: Vec<_> = config.dialects.names().collect();
-        Some(format!(
-            "[[route]] `{}`: there is no dialect `{name}`; write one of {}, or describe it in a `[[dialect]]`",
-            route.pattern,
-            known.join(", ")
-        ))
+/// Calls of dialects that cannot be made.
+fn wrong_calls(config: &Config) -> impl Iterator<Item = String> {
+    config.dialects.iter().flat_map(|dialect| {
+        [("cancel", &dialect.cancel), ("follow_up", &dialect.follow_up)].into_iter().filter_map(move |(key, call)| {
+            let wrong = wrong_call(dialect, call.as_ref()?)?;
+            Some(format!("[[dialect]] `{}`: `{key}`: {wrong}", dialect.name))
+        })
+    })
+}
+
+fn wrong_call(dialect: &Dialect, call: &Call) -> Option<String> {
+    let template = match CallTemplate::reference(&call.call) {
+        Ok(template) => template,
+        Err(wrong) => return Some(wrong),
     };
-    config.routes.iter().filter_map(unknown)
+    let given =
+        |name: &str| name == "session" || dialect.values.contains_key(name) || dialect.request.contains_key(name);
+    if let Some(name) = template.names().find(|name| !given(name)) {
+        return Some(format!("nothing gives `{{{name}}}`; add `values.{name} = \"/pointer\"` or `request.{name}`"));
+    }
+    let unread = call.headers.iter().find(|name| HeaderName::from_bytes(name.as_bytes()).is_err());
+    if let Some(name) = unread {
+        return Some(format!("`{name}` is not the name of a header"));
+    }
+    let body = call.body.as_deref()?;
+    serde_json::from_str::<serde::de::IgnoredAny>(body).err().map(|error| format!("its body is not JSON: {error}"))
+}
+
+/// A dialect that a route names and nobody describes.
+pub(super) fn unknown_dialect(route: &Route, dialects: &Dialects) -> Option<String> {
+    let name = route.dialect.iter().find(|name| dialects.named(name).is_none())?;
+    let known: Vec<_> = dialects.names().collect();
+    Some(format!(
+        "[[route]] `dialect`: there is no dialect `{name}`; write one of {}, or describe it in a `[[dialect]]`",
+        known.join(", ")
+    ))
 }
 
 /// What a client names in a `send` waits in the store with it, and must not frame another request.
@@ -50,7 +75,8 @@ fn sent_headers(config: &Config) -> Option<String> {
 }
 
 /// What is wrong with a route's values together.
-pub(super) fn route(route: &Route) -> Option<String> {
+pub(super) fn route(route: &Route, dialects: &Dialects) -> Option<String> {
+    let dialects: Vec<_> = route.dialect.iter().filter_map(|name| dialects.named(name)).collect();
     if route.stall > route.stall_limit {
         let wrong =
             "[[route]] `stall` is longer than `stall_limit`; the run would fail before it is said to be stalled";
@@ -59,15 +85,27 @@ pub(super) fn route(route: &Route) -> Option<String> {
     if let Some(wrong) = resumed(route) {
         return Some(wrong);
     }
-    let steer = match &route.steer {
-        SteerPolicy::Forward(call) => Some(call),
-        SteerPolicy::Interrupt | SteerPolicy::Queue | SteerPolicy::Reject => None,
-    };
+    if route.cancel_body.is_some() && !matches!(route.cancel, Some(CancelPolicy::Call(_))) {
+        return Some("[[route]] `cancel_body` without a `cancel`: name the call that it is the body of".into());
+    }
+    let calls = [
+        match &route.cancel {
+            Some(CancelPolicy::Call(call)) => Some(call),
+            Some(CancelPolicy::Off) | None => None,
+        },
+        match &route.steer {
+            Some(SteerPolicy::Forward(call)) => Some(call),
+            _ => None,
+        },
+    ];
     let known = |name: &str| {
-        name == "session" || route.pattern.has(name) || route.values.iter().any(|value| value.name == name)
+        name == "session"
+            || route.pattern.has(name)
+            || route.values.iter().any(|value| value.name == name)
+            || dialects.iter().any(|dialect| dialect.values.contains_key(name) || dialect.request.contains_key(name))
     };
     let missing = |call: &CallTemplate| call.names().find(|name| !known(name)).map(str::to_owned);
-    let name = [route.cancel.as_ref(), steer].into_iter().flatten().find_map(missing)?;
+    let name = calls.into_iter().flatten().find_map(missing)?;
     Some(format!(
         "[[route]] a call names `{{{name}}}`, which nothing gives; add `values = [\"{name}=json:/pointer\"]`, its place in the data of the run's events, or name a segment of the route's path so"
     ))
@@ -93,25 +131,8 @@ fn resumed(route: &Route) -> Option<String> {
     ))
 }
 
-impl Config {
-    /// What the operator should be told loudly at start; empty for a careful configuration.
-    pub fn warnings(&self) -> Vec<String> {
-        let open = self.auth.mode == AuthMode::None && self.allow_open;
-        let mut warnings: Vec<String> = public(self)
-            .filter(|_| open)
-            .map(|(name, address, _)| {
-                format!("OPEN: the {name} listener {address} has no authentication (--auth none --allow-open): whoever reaches it may read every session")
-            })
-            .collect();
-        if self.store.url == Some(StoreUrl::Memory) {
-            warnings.push("the store is `memory:`: sessions are gone when this process ends".into());
-        }
-        warnings
-    }
-}
-
 /// The data and admin listeners that other machines reach, each with its option.
-fn public(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr, &'static str)> {
+pub(super) fn public(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr, &'static str)> {
     [("data", config.listen, "--listen"), ("admin", config.admin_listen, "--admin-listen")]
         .into_iter()
         .filter(|(_, address, _)| !address.ip().to_canonical().is_loopback())
@@ -172,7 +193,7 @@ fn limits(config: &Config) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Credential, EventValue};
+    use crate::config::{Credential, EventValue, StoreUrl};
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
         let mut config = Config::new(http::Uri::from_static("http://127.0.0.1:8000"));
@@ -272,18 +293,18 @@ mod tests {
     #[test]
     fn a_call_names_only_what_the_runs_events_give() {
         let mut rules = Route::unnamed();
-        rules.cancel = CallTemplate::parse("POST /s/{session}/runs/{run_id}/cancel").ok();
-        assert!(route(&rules).is_some_and(|message| message.contains("run_id=json:")));
+        rules.cancel = CancelPolicy::parse("POST /s/{session}/runs/{run_id}/cancel").ok();
+        assert!(route(&rules, &Dialects::default()).is_some_and(|message| message.contains("run_id=json:")));
         rules.values.extend(EventValue::parse("run_id=json:/id"));
-        assert_eq!(route(&rules), None);
-        rules.steer = SteerPolicy::parse("forward POST /runs/{other}").unwrap();
-        assert!(route(&rules).is_some_and(|message| message.contains("other")));
+        assert_eq!(route(&rules, &Dialects::default()), None);
+        rules.steer = SteerPolicy::parse("forward POST /runs/{other}").ok();
+        assert!(route(&rules, &Dialects::default()).is_some_and(|message| message.contains("other")));
     }
 
     #[test]
     fn a_run_is_stalled_before_it_fails() {
         let mut rules = Route::unnamed();
         rules.stall_limit = rules.stall / 2;
-        assert!(route(&rules).is_some_and(|message| message.contains("stall_limit")));
+        assert!(route(&rules, &Dialects::default()).is_some_and(|message| message.contains("stall_limit")));
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct File {
     pub(super) assignments: Vec<Assignment>,
     /// The routes.
     pub(super) routes: Vec<RouteTable>,
-    /// The dialects, and what is wrong with those that are none.
-    pub(super) dialects: Vec<Result<Dialect, Problem>>,
+    /// The dialects, each with where it begins, and what is wrong with those that are none.
+    pub(super) dialects: Vec<(Origin, Result<Dialect, Problem>)>,
 }
 
 /// Reads `text`, the content of the file at `path`.
@@ -68,7 +68,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, Problem> {
                 }
             }
             DeValue::Array(tables) if key.get_ref() == "dialect" => {
-                file.dialects = tables.iter().map(|table| dialect(&lines, table)).collect();
+                file.dialects =
+                    tables.iter().map(|table| (lines.origin(&table.span()), dialect(&lines, table))).collect();
             }
             _ if key.get_ref() == "dialect" => {
                 return Err(Problem::at(
@@ -164,9 +165,9 @@ mod tests {
     fn a_dialect_that_is_none_is_told_with_its_line() {
         let text = "[[dialect]]\nname = \"a\"\n[[dialect]]\nname = \"b\"\nend = [{ at = \"type\" }]\n\n[[dialect]]\nname = \"c\"\nends = []\n[[dialect]]\nname = \"D\"\n";
         let file = parse(Path::new("f.toml"), text).unwrap();
-        assert_eq!(file.dialects[0].as_ref().unwrap().name, "a");
+        assert_eq!(file.dialects[0].1.as_ref().unwrap().name, "a");
         let wrong: Vec<_> =
-            file.dialects[1..].iter().map(|dialect| dialect.as_ref().unwrap_err().to_string()).collect();
+            file.dialects[1..].iter().map(|(_, dialect)| dialect.as_ref().unwrap_err().to_string()).collect();
         for (wrong, (line, word)) in
             wrong.iter().zip([("f.toml:5", "/key/0/key"), ("f.toml:9", "ends"), ("f.toml:10", "my-agent")])
         {

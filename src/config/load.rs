@@ -15,6 +15,7 @@ use super::route_settings::Route;
 use super::settings::Config;
 use super::store_url::StoreUrl;
 use super::value::Given;
+use super::warnings::{self, Written};
 use crate::dialect::{Dialect, Dialects};
 
 /// Where a configuration comes from.
@@ -80,6 +81,7 @@ fn flag(path: &str, value: &str) -> Assignment {
 struct Draft {
     config: Config,
     origins: BTreeMap<&'static str, Origin>,
+    routes: Vec<Written>,
     problems: Vec<Problem>,
 }
 
@@ -87,7 +89,7 @@ impl Draft {
     fn new() -> Self {
         // `finish` refuses a configuration whose upstream nobody gave.
         let nowhere = http::Uri::from_static("http://upstream.invalid");
-        Draft { config: Config::new(nowhere), origins: BTreeMap::new(), problems: Vec::new() }
+        Draft { config: Config::new(nowhere), origins: BTreeMap::new(), routes: Vec::new(), problems: Vec::new() }
     }
 
     fn read_file(&mut self, path: &Path, asked_by: &Origin) {
@@ -99,22 +101,26 @@ impl Draft {
             Ok(file) => {
                 self.assign(file.assignments);
                 self.dialects(file.dialects);
-                self.config.routes = file.routes.into_iter().flat_map(|table| self.routes(table)).collect();
+                let routes: Vec<_> = file.routes.into_iter().flat_map(|table| self.routes(table)).collect();
+                self.routes = routes;
             }
             Err(problem) => self.problems.push(problem),
         }
         self.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
     }
 
-    fn dialects(&mut self, dialects: Vec<Result<Dialect, Problem>>) {
+    fn dialects(&mut self, dialects: Vec<(Origin, Result<Dialect, Problem>)>) {
         let mut described: Vec<Dialect> = Vec::new();
-        for dialect in dialects {
+        for (origin, dialect) in dialects {
             match dialect {
                 Ok(dialect) if described.iter().any(|known| known.name == dialect.name) => {
                     let message = format!("[[dialect]] `{}` is described twice; keep one", dialect.name);
-                    self.problems.push(Problem::overall(message));
+                    self.problems.push(Problem::at(&origin, message));
                 }
-                Ok(dialect) => described.push(dialect),
+                Ok(dialect) => {
+                    self.config.without_effect.extend(warnings::replaces_builtin(&origin, &dialect.name));
+                    described.push(dialect);
+                }
                 Err(problem) => self.problems.push(problem),
             }
         }
@@ -162,12 +168,15 @@ impl Draft {
     }
 
     /// The routes that a `[[route]]` stands for.
-    fn routes(&mut self, table: RouteTable) -> Vec<Route> {
+    fn routes(&mut self, table: RouteTable) -> Vec<Written> {
+        self.config.without_effect.extend(presets::ignored_base(&table));
+        let origin = table.origin.clone();
         let tables = presets::expand(table).unwrap_or_else(|problem| {
             self.problems.push(problem);
             Vec::new()
         });
-        tables.into_iter().filter_map(|table| self.route(&table)).collect()
+        let routes = tables.into_iter().filter_map(|table| self.route(&table));
+        routes.map(|route| (origin.clone(), route)).collect()
     }
 
     fn route(&mut self, table: &RouteTable) -> Option<Route> {
@@ -181,6 +190,10 @@ impl Draft {
             };
             if let Err(error) = option.put(&mut route, &assignment.given) {
                 problems.push(Problem::at(&assignment.origin, format!("[[route]] `{}`: {error}", option.path)));
+            } else if option.path == "dialect"
+                && let Some(wrong) = check::unknown_dialect(&route, &self.config.dialects)
+            {
+                problems.push(Problem::at(&assignment.origin, wrong));
             }
         }
         let says = |name: &str| table.assignments.iter().any(|assignment| assignment.name == name);
@@ -190,7 +203,8 @@ impl Draft {
         }
         // Rules about values together mean little while single values are wrong.
         if problems.is_empty() {
-            problems.extend(check::route(&route).map(|message| Problem::at(&table.origin, message)));
+            problems
+                .extend(check::route(&route, &self.config.dialects).map(|message| Problem::at(&table.origin, message)));
         }
         let fine = problems.is_empty();
         // What is wrong beside a preset is wrong for all routes of its family.
@@ -206,11 +220,14 @@ impl Draft {
                  (or SIDESTREAM_UPSTREAM, or `upstream.url` in the file); `sidestream --help` has examples",
             ));
         }
+        let own = self.routes.len();
         for name in self.config.presets.clone() {
             let origin = self.origins.get("preset").unwrap_or(&Origin::Default).clone();
             let routes = self.routes(presets::table(&name, &origin));
-            self.config.routes.extend(routes);
+            self.routes.extend(routes);
         }
+        self.config.without_effect.extend(warnings::of_routes(&self.routes, own, &self.config.dialects));
+        self.config.routes = self.routes.into_iter().map(|(_, route)| route).collect();
         if self.problems.is_empty() {
             if self.config.store.url.is_none() {
                 let find = |name: &str| sources.variable(name);

@@ -32,13 +32,14 @@ mod store;
 mod store_rules;
 mod store_url;
 mod value;
+mod warnings;
 
-pub use calls::{CallTemplate, Credential, EventValue, SteerPolicy};
+pub use calls::{CallTemplate, CancelPolicy, Credential, EventValue, SteerPolicy};
 pub use document::{default_file, page, summary};
 pub use load::{Loaded, Sources, load};
 pub use network::Network;
 pub use options::{OPTIONS, Opt, ROUTE_OPTIONS, SECTIONS, Section};
-pub use presets::{preset, presets};
+pub use presets::{family_base, preset, presets};
 pub use presets_page::presets_page;
 pub use principal::PrincipalRule;
 pub use problem::{Origin, Problem, Problems};

@@ -2,7 +2,7 @@
 //! `docs/configuration.md`, the reader of the file and the reader of the environment all go through
 //! these tables, so that none of them can know an option that the others do not.
 
-use super::call_kinds::{Call, CredentialPlace, Header, Steering, ValueOfEvents};
+use super::call_kinds::{Cancelling, CredentialPlace, Header, JsonText, Steering, ValueOfEvents};
 use super::kinds::{
     BackendUrl, FilePath, Interception, KeyPrefix, LogFilter, Networks, Origin, PathPrefix, Principal, SecretPlace,
     StorePlace, User,
@@ -259,12 +259,14 @@ pub static ROUTE_OPTIONS: &[Opt<Route>] = options! { Route:
         "Whether clients may begin runs here with `send`. Default: where its streams are recorded.", example: "true";
     "on_busy", on_busy, OneOf<crate::session::BusyPolicy>,
         "What a `send` does while the route has an active run: begin beside it, wait, cancel it first, or be refused. A `send` may say otherwise.";
-    "steer", steer, Steering,
-        "What a `steer` does: begin when the run has ended (`queue`), cancel the run and begin (`interrupt`), call the upstream (`forward POST /runs/{run_id}/input`), or nothing (`reject`).";
-    "cancel", cancel, Unset<Call>,
-        "What to tell the upstream when a run is cancelled, beside closing its connection. `{session}` and the names of `values` are filled in.", example: "\"POST /threads/{session}/cancel\"";
+    "steer", steer, Unset<Steering>,
+        "What a `steer` does: begin when the run has ended (`queue`), cancel the run and begin (`interrupt`), call the upstream (`forward POST /runs/{run_id}/input`), or nothing (`reject`). Default: the follow-up call of its `dialect`, else `queue`.", example: "\"queue\"";
+    "cancel", cancel, Unset<Cancelling>,
+        "What to tell the upstream when a run is cancelled, beside closing its connection: `off` for nothing. `{session}` and the names of `values` are filled in. Default: the call of its `dialect`, where that has one.", example: "\"POST /threads/{session}/cancel\"";
+    "cancel_body", cancel_body, Unset<JsonText>,
+        "The body of that call, JSON: a text `\"{name}\"` in it stands for the value of that name, whatever its type.", example: "'{\"user\": \"{session}\"}'";
     "values", values, ListOf<ValueOfEvents>,
-        "What `cancel` and `steer` need of a run's events: `NAME=json:/pointer` into their data; the first event that has it counts.";
+        "What `cancel` and `steer` need of a run's events: `NAME=json:/pointer` into their data; the first event that has it counts. What the `dialect` finds by itself need not be named.";
     "credential", credential, Unset<CredentialPlace>,
         "The value of `Authorization` for runs that waited in the queue: their client may be gone, and its own credentials are never stored. Whoever may `send` to the route acts with it, whatever credentials of its own it has: set it only where the network in front decides who that is. Without it a client with credentials cannot queue. Not for a listener that other machines reach without authentication.", example: "\"env:AGENT_AUTHORIZATION\"";
     "on_disconnect", on_disconnect, OneOf<crate::config::OnDisconnect>,

@@ -43,6 +43,11 @@ pub fn preset(name: &str, base: Option<&str>) -> Option<String> {
     Some(bases.iter().map(|base| at(routes, base)).collect::<Vec<_>>().join("\n"))
 }
 
+/// Reads the path below which a family is to stand. The error says what to write.
+pub fn family_base(text: &str) -> Result<String, String> {
+    Base::read(&Given::Text(text.into()))
+}
+
 /// Where the family of a preset stands; empty where there is no such preset.
 pub(super) fn standard_paths(name: &str) -> Vec<String> {
     let text = PRESETS.iter().find(|(known, _)| *known == name);
@@ -83,6 +88,26 @@ pub(super) fn expand(table: RouteTable) -> Result<Vec<RouteTable>, Problem> {
         RouteTable { origin: table.origin.clone(), assignments }
     };
     Ok(family.into_iter().map(with_what_is_said).collect())
+}
+
+/// A `base` beside `match` and `preset` where nothing but the pattern stood below it.
+pub(super) fn ignored_base(table: &RouteTable) -> Option<Problem> {
+    let written = |name: &str| table.assignments.iter().find(|assignment| assignment.name == name);
+    let base = written("base")?;
+    written("match").and(written("preset"))?;
+    let elsewhere = |path: &str| {
+        let mut moved = table.clone();
+        moved.assignments.retain(|assignment| assignment.name != "base");
+        moved.assignments.push(Assignment { given: Given::Text(path.into()), ..base.clone() });
+        let mut family = expand(moved).ok()?.pop()?.assignments;
+        family.retain(|assignment| assignment.name != "base");
+        Some(family.into_iter().map(|assignment| (assignment.name, assignment.given)).collect::<Vec<_>>())
+    };
+    (elsewhere("/a") == elsewhere("/b")).then(|| {
+        let message =
+            "[[route]] `base` means nothing beside this `match`: the one path of the route is named; remove either";
+        Problem::at(&base.origin, message)
+    })
 }
 
 /// The table that stands for a preset of the top of the file.

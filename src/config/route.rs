@@ -46,6 +46,29 @@ impl RoutePattern {
         segments_named(&self.path, name) > 0
     }
 
+    /// Whether every request that `other` means is meant as well.
+    pub(super) fn covers(&self, other: &RoutePattern) -> bool {
+        if self.method.is_some() && self.method != other.method {
+            return false;
+        }
+        let mut theirs = other.path.split('/');
+        for ours in self.path.split('/') {
+            let Some(segment) = theirs.next() else { return false };
+            let covered = match (ours, variable(ours), variable(segment)) {
+                ("*", ..) => return true,
+                (_, Some((_, end)), Some((_, narrower))) => narrower.ends_with(end),
+                (_, Some((_, end)), None) => {
+                    segment != "*" && segment.strip_suffix(end).is_some_and(|value| !value.is_empty())
+                }
+                (_, None, _) => ours == segment,
+            };
+            if !covered {
+                return false;
+            }
+        }
+        theirs.next().is_none()
+    }
+
     /// Whether a request is meant. `path` is the request's path as it was sent, without a query.
     pub fn matches(&self, method: &Method, path: &str) -> bool {
         self.method.as_ref().is_none_or(|m| m == method) && walk(&self.path, path, None).is_some()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::calls::{CallTemplate, Credential, EventValue, SteerPolicy};
+use super::calls::{CancelPolicy, Credential, EventValue, SteerPolicy};
 use super::route::{Condition, RoutePattern};
 use super::session_rule::SessionRule;
 use crate::session::BusyPolicy;
@@ -18,7 +18,7 @@ pub struct Route {
     pub preset: Option<String>,
     /// The path below which the preset's family stands.
     pub base: Option<String>,
-    /// Record its streams, whatever the method; `None`: as [`Config::intercept`] says.
+    /// Record its streams, whatever the method; `None`: as [`Config::intercept`](crate::config::Config::intercept) says.
     pub intercept: Option<bool>,
     /// `false` keeps its streams out of the log.
     pub record: bool,
@@ -40,10 +40,13 @@ pub struct Route {
     pub send: Option<bool>,
     /// What a `send` does while the route is busy, unless it says so itself.
     pub on_busy: BusyPolicy,
-    /// What a `steer` does.
-    pub steer: SteerPolicy,
-    /// What to tell the upstream when a run is cancelled, beside closing its connection.
-    pub cancel: Option<CallTemplate>,
+    /// What a `steer` does; `None`: the follow-up call of the dialect that the route names, else it waits.
+    pub steer: Option<SteerPolicy>,
+    /// What to tell the upstream when a run is cancelled, beside closing its connection; `None`: what the dialect
+    /// that the route names says.
+    pub cancel: Option<CancelPolicy>,
+    /// The body of that call, JSON: a text `"{name}"` stands for a value.
+    pub cancel_body: Option<String>,
     /// What the calls need of a run's events.
     pub values: Vec<EventValue>,
     /// The `Authorization` of queued runs, whose client may be gone when they begin.
@@ -136,8 +139,9 @@ impl Route {
             input: None,
             send: None,
             on_busy: BusyPolicy::Queue,
-            steer: SteerPolicy::Queue,
+            steer: None,
             cancel: None,
+            cancel_body: None,
             values: Vec::new(),
             credential: None,
             on_disconnect: OnDisconnect::default(),

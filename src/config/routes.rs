@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use super::calls::{CallTemplate, SteerPolicy};
 use super::route::{Condition, path_segment};
 use super::route_settings::Route;
 use super::session_rule::SessionRule;
 use super::settings::{Config, Intercept};
-use crate::dialect::{Dialects, Format};
+use crate::dialect::{Dialect, Dialects, Format};
 
 /// The routes of a configuration. The first that matches wins.
 #[derive(Clone, Debug)]
@@ -54,6 +55,18 @@ impl Routes {
             named: config.routes.iter().cloned().map(Arc::new).collect(),
             unnamed: Arc::new(Route::unnamed()),
             dialects: Arc::new(config.dialects.clone()),
+        }
+    }
+
+    /// What a `steer` of a run of `route` does.
+    pub fn steering(&self, route: &Route) -> SteerPolicy {
+        let follow_up = || self.answers(route).calls().and_then(|dialect| dialect.follow_up.clone());
+        match &route.steer {
+            Some(policy) => policy.clone(),
+            // What it is resolved against is known to the run alone.
+            None => follow_up()
+                .and_then(|call| CallTemplate::reference(&call.call).ok())
+                .map_or(SteerPolicy::Queue, SteerPolicy::Forward),
         }
     }
 
@@ -131,6 +144,12 @@ impl Route {
 }
 
 impl Answers {
+    /// The dialect whose calls the runs of this route have: the first one named that has any.
+    pub fn calls(&self) -> Option<&Arc<Dialect>> {
+        let named = self.named.iter().filter_map(|name| self.dialects.named(name));
+        named.into_iter().find(|dialect| dialect.cancel.is_some() || dialect.follow_up.is_some())
+    }
+
     /// What an answer with these headers is; `None`: no stream that is recorded.
     pub fn format(&self, headers: &HeaderMap) -> Option<Format> {
         self.dialects.format_of(&self.named, |name| headers.get(name)?.to_str().ok())

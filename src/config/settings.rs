@@ -9,6 +9,7 @@ use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 
 use super::network::Network;
 use super::principal::PrincipalRule;
+use super::problem::Problem;
 use super::route::RoutePattern;
 use super::route_settings::Route;
 use super::store::Store;
@@ -49,6 +50,8 @@ pub struct Config {
     pub presets: Vec<String>,
     /// The wire formats that runs may speak.
     pub dialects: Dialects,
+    /// What was written and has no effect, or another one than it seems to have.
+    pub without_effect: Vec<Problem>,
 }
 
 /// The backend beside us.
@@ -223,6 +226,7 @@ impl Config {
             routes: Vec::new(),
             presets: Vec::new(),
             dialects: Dialects::new([]),
+            without_effect: Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ mod sending;
 mod settling;
 mod steering;
 
-pub use calling::Calls;
+pub use calling::{Calls, Origin, requested, taken_along};
 pub use client::Client;
 pub use plain::{ending, plain};
 pub use root::{Control, ControlLimits};

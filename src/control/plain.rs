@@ -16,7 +16,8 @@ pub fn plain(body: UpstreamBody, codings: &Codings) -> Body {
     let broken = |error| match error {
         DecodeError::Body(error) => BodyError::from(error),
         DecodeError::Garbage(error) => {
-            tracing::warn!(%error, "the upstream's answer is not encoded as its Content-Encoding says");
+            // The end of its run says so to operators, with the run's names.
+            tracing::debug!(%error, "the upstream's answer is not encoded as its Content-Encoding says");
             BrokenOff("content_coding").into()
         }
     };

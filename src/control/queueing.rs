@@ -77,7 +77,8 @@ impl StartQueued for Control {
             };
             match opened {
                 Some(Opened::Open { .. }) => {
-                    RunStarted { session, run: &run, queued: true }.emit(&self.metrics);
+                    let route = begin.route_name();
+                    RunStarted { session, run: &run, route: &route, dialect: None, queued: true }.emit(&self.metrics);
                     true
                 }
                 other => {

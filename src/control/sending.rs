@@ -14,7 +14,7 @@ use crate::config::Route;
 use crate::control::keys::{Key, never_mind};
 use crate::control::request::Sendable;
 use crate::control::root::{ANSWER_WITHIN, ASK_AGAIN};
-use crate::control::{Calls, Client, Control, calling};
+use crate::control::{Calls, Client, Control, Origin, calling, requested};
 use crate::dialect::Format;
 use crate::log::{Bounds, CancelRequest, CancelTarget, Closed, OnBusy, Opened, StoreHealth, Unavailable, Waiting};
 use crate::run::{Ending, RunSpec, Started, Tagging};
@@ -45,6 +45,13 @@ pub(super) struct Begin<'a> {
     pub(super) credentials: HeaderMap,
     /// Whose it is.
     pub(super) subject: Option<Subject>,
+}
+
+impl Begin<'_> {
+    /// The name of its route: the one that it waited for, where it did.
+    pub(super) fn route_name(&self) -> ByteString {
+        self.waited_on.clone().unwrap_or_else(|| self.route.pattern.to_string().into())
+    }
 }
 
 impl Control {
@@ -157,7 +164,8 @@ impl Control {
 
     /// Opens the run; its owner calls the upstream then. `None`: this instance has a run of this id.
     pub(super) fn open(&self, begin: &Begin<'_>, on_busy: OnBusy) -> Option<oneshot::Receiver<Opened>> {
-        let Begin { session, run, key, claimed: _, parent, sendable, route, waited_on, credentials, subject } = begin;
+        let Begin { session, run, key, claimed: _, parent, sendable, route, waited_on: _, credentials, subject } =
+            begin;
         let started = Started {
             method: sendable.method.to_string(),
             path: sendable.path().to_owned(),
@@ -167,7 +175,10 @@ impl Control {
         let mut record = Record::run_state((*run).clone(), RunState::Started, started.to_json());
         record.source.clone_from(&sendable.source);
         let headers = sendable.call_headers(credentials);
-        let calls = Calls::new(&self.proxy, route, session, sendable.path(), sendable.peer, &headers);
+        let answers = self.routes.answers(route);
+        let values = requested(answers.calls(), sendable.body.as_bytes());
+        let origin = Origin { path: sendable.path(), peer: sendable.peer, headers, values };
+        let calls = Calls::new(&self.proxy, route, &answers, session, origin);
         let spec = RunSpec {
             session: (*session).clone(),
             run: (*run).clone(),
@@ -176,7 +187,7 @@ impl Control {
             source: sendable.source.clone(),
             parent: parent.clone(),
             key: key.clone(),
-            route: waited_on.clone().unwrap_or_else(|| route.pattern.to_string().into()),
+            route: begin.route_name(),
             on_busy,
             subject: subject.clone(),
             values: calls.values,
@@ -189,7 +200,6 @@ impl Control {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        let answers = self.routes.answers(route);
         let (sendable, credentials) = (sendable.clone(), credentials.clone());
         self.runs.open(spec, calling::call(self.proxy.clone(), answers, sendable, credentials, session, run))
     }
@@ -254,7 +264,10 @@ impl Control {
         }
         let (outcome, offset) = match opened {
             Opened::Open { started, flags } => {
-                RunStarted { session: &session, run: &run, queued: false }.emit(&self.metrics);
+                let route = begin.route_name();
+                // The upstream is called now: its dialect is known when it answers.
+                RunStarted { session: &session, run: &run, route: &route, dialect: None, queued: false }
+                    .emit(&self.metrics);
                 (if flags.cancel.is_some() { Sent::Cancelled } else { Sent::Started }, Some(started))
             }
             Opened::Queued { position } => (Sent::Queued(position), None),

@@ -37,7 +37,7 @@ impl Control {
         let head = self.log.entry(&steer.session, info.started).await.map_err(Problem::store_unavailable)?;
         let head = head.map(|entry| Started::parse(&entry.record.data)).unwrap_or_default();
         let method = head.method.parse().unwrap_or(Method::POST);
-        let policy = self.routes.of(&method, &head.path, None).steer.clone();
+        let policy = self.routes.steering(self.routes.of(&method, &head.path, None));
         let (outcome, on_busy) = match policy {
             SteerPolicy::Forward(_) => return self.forward(client, steer, info, repeated).await,
             SteerPolicy::Reject => {

@@ -60,6 +60,8 @@ mod tests {
             ("name = \"a\"\nfailed = [{ is = \"x\" }]", "say where"),
             ("name = \"a\"\n[[delta]]\ntext = \"/t\"\nwhen = {}", "a mark of `delta`"),
             ("name = \"a\"\n[[delta]]\ntext = \"t\"", "/key/0/key"),
+            ("name = \"a\"\nerror = \"why\"", "/key/0/key"),
+            ("name = \"a\"\nerror = 7", "or a list of paths"),
             ("name = \"a\"\nfinish = []", "unknown field `finish`"),
             ("end = []", "missing field `name`"),
             ("name = \"a\"\nframing = \"xml\"", "json-array"),

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::path::one_or_several;
 use super::watch::Watch;
 use super::{Path, Texts};
 use crate::framing::Framing;
@@ -31,10 +32,10 @@ pub struct Dialect {
     pub deltas: Vec<Delta>,
     /// What may differ between such neighbours without a meaning of its own: of merged events the last
     /// value counts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub counters: Vec<Path>,
     /// Places whose presence (with another value than null) makes an event one that is never merged.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub alone: Vec<Path>,
     /// Events of which each holds all that the ones before held: the last is enough.
     #[serde(default)]
@@ -49,7 +50,7 @@ pub struct Dialect {
     #[serde(default)]
     pub cancelled: Vec<Mark>,
     /// Where a failing event says why.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub error: Vec<Path>,
     /// Where the token counts stand.
     #[serde(default)]
@@ -66,6 +67,9 @@ pub struct Dialect {
     /// What the calls need of the run's events: names, and where their values stand.
     #[serde(default)]
     pub values: BTreeMap<String, Path>,
+    /// The same of the body of the run's own request, which must be JSON.
+    #[serde(default)]
+    pub request: BTreeMap<String, Path>,
     /// Whether it comes from the configuration, and not with us.
     #[serde(skip)]
     pub custom: bool,
@@ -87,17 +91,17 @@ pub struct Mark {
     /// Its data is exactly this text.
     #[serde(default)]
     pub data: Option<String>,
-    /// Its data is JSON and has something here that is not null.
+    /// Its data is JSON and has something here that is neither null nor an empty text.
     #[serde(default)]
     pub at: Option<Path>,
     /// What stands at `at` is this text (or number, or `true`, `false`, as they are written).
     #[serde(default)]
     pub is: Option<Texts>,
-    /// The same of other places; `*` is anything but null.
+    /// The same of other places; `*` is anything but null and an empty text.
     #[serde(default)]
     pub with: BTreeMap<Path, Texts>,
     /// Its data has nothing here, or null.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub without: Vec<Path>,
 }
 
@@ -141,10 +145,10 @@ pub struct Cumulative {
     /// Which events.
     pub when: Mark,
     /// What must be equal, beside the events' names, for the later one to stand for the earlier one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub same: Vec<Path>,
     /// Where the whole text of the answer stands so far.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub text: Vec<Path>,
 }
 
@@ -157,10 +161,10 @@ pub struct Usage {
     #[serde(default)]
     pub when: Option<Mark>,
     /// Tokens of what was asked.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub input: Vec<Path>,
     /// Tokens of the answer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_or_several")]
     pub output: Vec<Path>,
     /// Every event counts for itself: the counts of all are added up.
     #[serde(default)]
@@ -178,13 +182,19 @@ pub struct Said {
     pub data: String,
 }
 
-/// A call to the upstream: `POST {base}/responses/{id}/cancel`.
+/// A call to the upstream, beside a run's stream. Only runs whose route names the dialect have it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// Method and path. `{base}` is the preset's, `{session}` and the names of `values` are filled in.
+    /// Method and path, `POST responses/{response_id}/cancel`: the path is a reference that is resolved against the
+    /// path of the run's own request (RFC 3986 section 5.2), without its query. `{session}` and the names of `values`
+    /// and `request` are filled in.
     pub call: String,
-    /// Its body, where it has a fixed one.
+    /// Its body, JSON, where it is not what a client sends. A text `"{name}"` in it stands for the value of that
+    /// name, whatever its type.
     #[serde(default)]
     pub body: Option<String>,
+    /// Fields of the run's own request that go along, beside its credentials.
+    #[serde(default)]
+    pub headers: Vec<String>,
 }

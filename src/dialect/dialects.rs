@@ -95,6 +95,13 @@ mod tests {
     }
 
     #[test]
+    fn one_path_may_stand_in_place_of_a_list() {
+        let read = |text: &str| Dialect::read(&format!("name = \"own\"\n{text}")).unwrap();
+        assert_eq!(read("usage.input = \"/n\"").usage, read("usage.input = [\"/n\"]").usage);
+        assert_eq!(read("error = \"/why\"").error, read("error = [\"/why\"]").error);
+    }
+
+    #[test]
     fn a_custom_dialect_takes_the_place_of_a_built_in_one() {
         let custom = Dialect::read("name = \"openai-chat\"").unwrap();
         let dialects = Dialects::new([custom]);

@@ -14,6 +14,9 @@ const OUTSIDE_BYTES: usize = 8 << 10;
 /// Bytes of the upstream's error message that are kept.
 const ERROR_BYTES: usize = 1 << 10;
 
+/// Events after which it means something that none had text: shorter answers may have none to say.
+const TEXT_WITHIN: u64 = 8;
+
 /// Looks at one run.
 #[derive(Debug)]
 pub struct Observer {
@@ -73,7 +76,7 @@ pub struct Observed {
     pub tokens: Tokens,
     /// There was an event that nobody has looked at: it may have been the end.
     pub missed: bool,
-    /// The run had events, and none has text where its dialect, a custom one, says that text grows.
+    /// The run had some events, and none has text where its dialect, a custom one, says that text grows.
     pub without_text: bool,
 }
 
@@ -182,7 +185,7 @@ impl Observer {
             cancelled: account.cancelled,
             error: account.error,
             tokens: account.tokens,
-            without_text: looks_for_text && !account.has_text && self.spoke && !missed,
+            without_text: looks_for_text && !account.has_text && self.events >= TEXT_WITHIN && !missed,
             dialect: Some(account.dialect),
         }
     }
@@ -323,7 +326,10 @@ mod tests {
     #[test]
     fn a_dialect_that_no_event_can_show_is_what_it_is_said_to_be() {
         let whole = observed(Some("own"), &[CHUNK, "bye"], "");
-        assert_eq!((name(&whole.dialect), whole.end, whole.without_text), (Some("own"), true, true));
+        assert_eq!((name(&whole.dialect), whole.end, whole.without_text), (Some("own"), true, false));
+        // One answer that says nothing is none that says it elsewhere.
+        let silent = observed(Some("own"), &[OTHER; 8], "");
+        assert_eq!((silent.without_text, observed(Some("own"), &[OTHER; 7], "").without_text), (true, false));
         let cut = observed(Some("own"), &[r#"{"t":"x"}"#], "");
         assert_eq!((cut.is_truncated(), cut.without_text), (true, false));
     }

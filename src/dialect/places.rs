@@ -87,7 +87,7 @@ impl<'j> DeserializeSeed<'j> for In<'_, '_, 'j> {
         if value != "null" {
             self.found.push((here, value));
         }
-        if self.node.keys.is_empty() && self.node.every.is_none() {
+        if (self.node.keys.is_empty() && self.node.every.is_none()) || !value.starts_with(['{', '[']) {
             return Ok(());
         }
         // It was read as a whole: what is wanted of its inside is read once more.
@@ -192,6 +192,9 @@ mod tests {
         ];
         assert_eq!(found(json, &paths), expected);
         assert_eq!(found("\"text\"", &["", "/a"]), [vec!["\"text\"".to_owned()], vec![]]);
+        // Half of a character is no text to serde, and JSON all the same.
+        let half = r#"{"e":"\ud83d"}"#;
+        assert_eq!(found(half, &["/e", "/e/f"]), [vec![r#""\ud83d""#.to_owned()], vec![]]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn first_attach(uri: &http::Uri) -> Result<Option<Attach>, Problem> {
         after: query.after()?.unwrap_or(After::Start),
         runs: filter.runs,
         sources: filter.sources,
-        compact: query.compact()?,
+        compact: query.compact()?.unwrap_or_default(),
         rollup: query.rollup()?,
         create: query.flag("create")?.unwrap_or(false),
     }))

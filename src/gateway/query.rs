@@ -47,10 +47,10 @@ impl Query {
         self.text("after").map(parse).transpose()
     }
 
-    /// `replay`: whether the history comes merged.
-    pub(super) fn compact(&self) -> Result<bool, Problem> {
+    /// `replay`: whether the history comes merged, where it says so.
+    pub(super) fn compact(&self) -> Result<Option<bool>, Problem> {
         let parse = |text| is_compact(text).map_err(|message| Problem::new(Code::BadRequest, message));
-        self.text("replay").map_or(Ok(false), parse)
+        self.text("replay").map(parse).transpose()
     }
 
     /// `rollup_ms`: over how long live deltas are merged.

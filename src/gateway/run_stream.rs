@@ -40,6 +40,8 @@ pub struct RunStream {
     pub run: RunId,
     /// Only what comes after this entry; `None`: from the run's start.
     pub after: Option<Offset>,
+    /// From the run's start, the history comes with its deltas merged.
+    pub merged: bool,
     /// Write our tagged ids in place of the upstream's.
     pub ids: bool,
     /// The page that asks at the upstream's own URL, where it says so: it may read what the
@@ -54,7 +56,7 @@ pub async fn stream_of(
     run: &str,
     uri: &http::Uri,
 ) -> Result<Response<Body>, Problem> {
-    let after = cursor(uri)?;
+    let (after, merged) = (cursor(uri)?, Query::of(uri).compact()?.unwrap_or(true));
     let run = match run {
         "active" => match active(gateway, session).await? {
             Some(run) => run,
@@ -62,7 +64,7 @@ pub async fn stream_of(
         },
         id => RunId::parse(id).map_err(|error| Problem::new(Code::BadRequest, format!("run: {error}")))?,
     };
-    serve(gateway, RunStream { session: session.clone(), run, after, ids: false, origin: None }).await
+    serve(gateway, RunStream { session: session.clone(), run, after, merged, ids: false, origin: None }).await
 }
 
 /// The offset in the `after` of a URL; `None`: from the run's start.
@@ -76,7 +78,7 @@ pub fn cursor(uri: &http::Uri) -> Result<Option<Offset>, Problem> {
 
 /// The answer for a run: `204` when it is over and everything after the cursor was delivered.
 pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response<Body>, Problem> {
-    let RunStream { session, run, after, ids, origin } = wanted;
+    let RunStream { session, run, after, merged, ids, origin } = wanted;
     let Some(info) = gateway.log.run(&session, &run).await.map_err(Problem::store_unavailable)? else {
         return Err(unknown_run(gateway, &session).await);
     };
@@ -94,8 +96,8 @@ pub async fn serve(gateway: &Arc<Gateway>, wanted: RunStream) -> Result<Response
     }
     let subscription = gateway.hub.subscribe(&session, After::Offset(from), false).await.map_err(problem)?;
     let compacting = match after {
-        None => gateway.compacting(&session, Merge { replay: true, ..Merge::default() }),
-        Some(_) => None,
+        None if merged => gateway.compacting(&session, Merge { replay: true, ..Merge::default() }),
+        _ => None,
     };
     let encoder = Encoder::new(framing(gateway, &head));
     let (gateway, cursor) = (gateway.clone(), subscription.cursor);

@@ -41,7 +41,7 @@ pub async fn events(
         (Some(after), _) => Some(after),
         (None, id) => id.map(After::Offset),
     };
-    let (filter, compact) = (query.filter()?, query.compact()?);
+    let (filter, compact) = (query.filter()?, query.compact()?.unwrap_or_default());
     let json = headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     if json {
         return pages::page(gateway, session, after, query.number("limit")?, &filter, compact).await;

@@ -12,7 +12,7 @@ use super::candidate::Candidate;
 use super::claim::Fate;
 use super::interceptor::{Interceptor, expose, grace};
 use crate::config::Route;
-use crate::control::{Calls, ending, plain};
+use crate::control::{Calls, Origin, ending, plain};
 use crate::dialect::Format;
 use crate::framing::Framing;
 use crate::gateway::run_stream::name_run;
@@ -48,7 +48,7 @@ impl Interceptor {
         let untouched = |body: UpstreamBody| body.map_err(BodyError::from).boxed_unsync();
         let format = self.routes.answers(route).format(&head.headers).filter(|_| head.status.is_success());
         let Some(format) = format else {
-            let streams = head.status.is_success() && is_lines(&head.headers);
+            let streams = head.status.is_success() && may_stream(route, &head.headers);
             let response = self.proxy.respond(head, untouched(body));
             return Ok(match streams {
                 true => self.unrecorded(response, NotRecorded::Dialect, &candidate.method, &candidate.path),
@@ -67,8 +67,7 @@ impl Interceptor {
         }
         let codings = match Codings::of(&head.headers) {
             Ok(codings) => codings,
-            Err(unknown) => {
-                tracing::warn!(path = candidate.path, %unknown, "a stream cannot be read, so it is not recorded");
+            Err(_) => {
                 let response = self.proxy.respond(head, untouched(body));
                 return Ok(self.unrecorded(response, NotRecorded::Coding, &candidate.method, &candidate.path));
             }
@@ -163,7 +162,11 @@ impl Interceptor {
         let mut record = Record::run_state(run.clone(), RunState::Started, started.to_json());
         record.source.clone_from(&source);
         opening.push(record);
-        let calls = Calls::of(&self.proxy, route, &named.session, &candidate.path, &candidate.client);
+        let client = &candidate.client;
+        let mut headers = client.context.clone();
+        headers.extend(client.credentials.clone());
+        let origin = Origin { path: &candidate.path, peer: client.peer, headers, values: candidate.values };
+        let calls = Calls::new(&self.proxy, route, &self.routes.answers(route), &named.session, origin);
         let spec = RunSpec {
             session: named.session.clone(),
             run: run.clone(),
@@ -185,7 +188,8 @@ impl Interceptor {
             stall: route.stall,
             stall_limit: route.stall_limit,
         };
-        RunStarted { session: &named.session, run: &run, queued: false }.emit(&self.gateway.metrics);
+        let (session, dialect) = (&named.session, spec.format.dialect.as_ref().map(|dialect| &*dialect.name));
+        RunStarted { session, run: &run, route: &spec.route, dialect, queued: false }.emit(&self.gateway.metrics);
         let begun = self.runs.begin(spec, body).await;
         if let Some(fate) = fate {
             fate.run(named.session.clone(), begun.started.is_some());
@@ -199,9 +203,13 @@ pub(super) fn keepalive(route: &Route, format: &Format, tagging: Tagging) -> Opt
     route.keepalive.every(tagging != Tagging::Off).filter(|_| format.framing == Framing::Sse)
 }
 
-/// Whether an answer is a stream of lines. Those of other framings cannot be told from answers that are no
-/// streams, unless a dialect says so.
-fn is_lines(headers: &HeaderMap) -> bool {
+/// Whether an answer that no dialect knows is a stream all the same: lines of JSON; and where a stream is expected,
+/// text of which nobody says how long it is. Others cannot be told from answers that are none.
+fn may_stream(route: &Route, headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.and_then(Framing::of) == Some(Framing::Lines)
+    match content_type.and_then(Framing::of) {
+        Some(Framing::Lines) => true,
+        Some(Framing::Prefixed) => !route.dialect.is_empty() && !headers.contains_key(header::CONTENT_LENGTH),
+        _ => false,
+    }
 }

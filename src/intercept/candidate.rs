@@ -1,15 +1,18 @@
 //! What is known of a request before it is forwarded.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, request};
 
 use super::interceptor::accepts_stream;
 use crate::config::{Ids, Route};
-use crate::control::Client;
+use crate::control::{Client, requested, taken_along};
+use crate::dialect::Dialect;
 use crate::json_pointer;
 use crate::proxy::{Identity, identify};
-use crate::run::Tagging;
+use crate::run::{Tagging, Values};
 use crate::server::Problem;
 use crate::session::{IdError, RunId};
 use crate::wire::Code;
@@ -30,6 +33,8 @@ pub(super) struct Candidate {
     pub(super) tagging: Tagging,
     /// Who asks, for the calls that the route has for its runs.
     pub(super) client: Client,
+    /// What the request's body has for these.
+    pub(super) values: Values,
     /// The run that its answer will be, if that is a stream.
     pub(super) run: RunId,
     /// The run that makes this request.
@@ -39,16 +44,18 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// What `route` makes of a request. `body` is `None` where no rule needs it, or where it was too large.
+    /// What `route` makes of a request; `native` is the dialect whose calls its runs have. `body` is `None` where no rule needs it, or where it was too large.
     ///
     /// # Errors
     /// A header of ours that makes no sense: who sends one is no caller that knows nothing of us.
     pub(super) fn new(
         route: &Route,
+        native: Option<&Arc<Dialect>>,
         head: &request::Parts,
         body: Option<&Bytes>,
-        client: Client,
+        mut client: Client,
     ) -> Result<Self, Problem> {
+        client.context.extend(taken_along(native, &head.headers));
         let source = head.headers.get(SOURCE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Candidate {
             method: head.method.clone(),
@@ -66,6 +73,7 @@ impl Candidate {
                 Ids::Auto => Tagging::Off,
             },
             client,
+            values: body.map(|body| requested(native, body)).unwrap_or_default(),
             run: RunId::from_random(crate::random::u128()),
             parent: parent(&head.headers)?,
             origin: head.headers.get(header::ORIGIN).cloned(),

@@ -111,7 +111,11 @@ impl Interceptor {
         let request = request.map(|body| body.map_err(BodyError::from).boxed_unsync());
         // A drain waits for this request, too: its answer may be a run.
         let place = self.runs.may_begin();
-        let wants_body = needs_body(&route.session) || route.input.is_some();
+        let answers = self.routes.answers(route);
+        let native = answers.calls();
+        let wants_body = needs_body(&route.session)
+            || route.input.is_some()
+            || native.is_some_and(|dialect| !dialect.request.is_empty());
         let (request, body) = match wants_body {
             true => buffer(request, self.body_limit).await.map_err(|_| client_left())?,
             false => (request, None),
@@ -120,7 +124,7 @@ impl Interceptor {
         let subject = self.gateway.principal.subject(&head.headers);
         let client = Client::new("".into(), peer, &head.headers, &self.gateway.credentials, None);
         let client = Client { subject, ..client };
-        let candidate = Candidate::new(route, &head, body.as_ref(), client)?;
+        let candidate = Candidate::new(route, native, &head, body.as_ref(), client)?;
         drop(body);
         if let Some(answer) = self.resume_upstreams_own(&head.headers, &candidate.identity, &candidate.path).await? {
             return Ok(answer);
@@ -141,13 +145,19 @@ impl Interceptor {
             return self.retried(route, candidate, request, retry, fingerprint, place).await;
         }
         if let Some(session) = candidate.identity.named_by_request().filter(|_| route.join).cloned() {
-            let turn = self.turns.take(&session).await;
-            if let Some(answer) = self.join(route, &session, &candidate).await? {
+            let mut turn = self.turns.take(&session).await;
+            if let Some(answer) = self.join(route, &session, &candidate, turn.as_ref()).await? {
                 return Ok(answer);
             }
-            let answer = self.without_its_caller(route, candidate, request, None, place).await;
-            drop(turn);
-            return answer;
+            *turn = Some(candidate.run.clone());
+            // It has the turn until the upstream has answered, even if its caller leaves.
+            let exchange = self.clone().exchange(route.clone(), candidate, request, None, place);
+            return undisturbed(async move {
+                let answer = exchange.await;
+                drop(turn);
+                answer
+            })
+            .await;
         }
         // A caller of a run that ends with it cannot come back for what has not begun.
         let returns = candidate.identity.named_by_request().filter(|_| grace(route).is_none());
@@ -167,10 +177,7 @@ impl Interceptor {
         fate: Option<Fate>,
         place: TaskTrackerToken,
     ) -> Result<Response<Body>, Problem> {
-        match tokio::spawn(self.clone().exchange(route.clone(), candidate, request, fate, place)).await {
-            Ok(answer) => answer,
-            Err(defect) => Err(Problem::new(Code::Internal, defect.to_string())),
-        }
+        undisturbed(self.clone().exchange(route.clone(), candidate, request, fate, place)).await
     }
 
     /// Sends the request and answers it, and says to its key what has come of it.
@@ -196,8 +203,8 @@ impl Interceptor {
         said.len() < SAID && said.insert(what.to_owned())
     }
 
-    /// A stream that is not recorded: the answer says so, and the log says once per route how to
-    /// change it.
+    /// A stream that is not recorded: the answer says so, and the log says once per route and
+    /// reason how to change it.
     pub(super) fn unrecorded(
         &self,
         response: Response<Body>,
@@ -206,11 +213,23 @@ impl Interceptor {
         path: &str,
     ) -> Response<Body> {
         let route = format!("{method} {path}");
-        let first = self.is_first(&route);
-        StreamNotRecorded { reason, route: first.then_some(route.as_str()) }.emit(&self.gateway.metrics);
+        let first = self.is_first(&format!("{route} {}", reason.as_str()));
+        let route = first.then_some(route.as_str());
+        let coding = response.headers().get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+        StreamNotRecorded { reason, route, coding }.emit(&self.gateway.metrics);
         let mut response = response;
         response.headers_mut().insert(DURABLE, HeaderValue::from_static("no"));
         response
+    }
+}
+
+/// What `exchange` comes to, which goes on if nobody waits for it any more.
+async fn undisturbed(
+    exchange: impl Future<Output = Result<Response<Body>, Problem>> + Send + 'static,
+) -> Result<Response<Body>, Problem> {
+    match tokio::spawn(exchange).await {
+        Ok(answer) => answer,
+        Err(defect) => Err(Problem::new(Code::Internal, defect.to_string())),
     }
 }
 

@@ -103,7 +103,7 @@ impl Interceptor {
     ) -> Result<Response<Body>, Problem> {
         tracing::debug!(%session, %run, "a request with the same key gets the run of the first");
         let (ids, origin) = (candidate.tagging == Tagging::On, candidate.origin.clone());
-        let wanted = RunStream { session, run, after: None, ids, origin };
+        let wanted = RunStream { session, run, after: None, merged: true, ids, origin };
         match self.serve(wanted).await {
             Ok(mut response) => {
                 response.extensions_mut().insert(RequestOutcome::Joined);

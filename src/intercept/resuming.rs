@@ -35,7 +35,8 @@ impl Interceptor {
                 }
                 let asks = |ids: Ids| ids == Ids::On || (ids == Ids::Auto && accepts_stream(headers));
                 let ids = resume.family.iter().any(|route| asks(route.ids));
-                let mut response = self.serve(RunStream { session, run: run.run, after, ids, origin }).await?;
+                let mut response =
+                    self.serve(RunStream { session, run: run.run, after, merged: true, ids, origin }).await?;
                 expose(response.headers_mut());
                 return Ok(response);
             }

@@ -25,7 +25,8 @@ use crate::telemetry::RequestOutcome;
 impl Interceptor {
     /// The rest of a run, for a client that comes back with an id of ours. Never forwarded.
     pub(super) async fn resume(&self, id: TaggedId, origin: Option<HeaderValue>) -> Response<Body> {
-        let wanted = RunStream { session: id.session, run: id.run, after: Some(id.offset), ids: true, origin };
+        let wanted =
+            RunStream { session: id.session, run: id.run, after: Some(id.offset), merged: false, ids: true, origin };
         self.serve(wanted).await.unwrap_or_else(Problem::into_response)
     }
 
@@ -60,7 +61,8 @@ impl Interceptor {
         let found = run_stream::find_upstream_id(&self.gateway, session, path, id).await?;
         let Some((run, offset)) = found else { return Ok(None) };
         let origin = headers.get(header::ORIGIN).cloned();
-        let wanted = RunStream { session: session.clone(), run, after: Some(offset), ids: false, origin };
+        let wanted =
+            RunStream { session: session.clone(), run, after: Some(offset), merged: false, ids: false, origin };
         self.serve(wanted).await.map(Some)
     }
 

@@ -55,9 +55,10 @@ impl Scope {
     }
 }
 
-/// Where the run of a request is found by its `body`, which says more than the body where more says what is asked.
-pub(super) fn of_body(head: &request::Parts, principal: Option<&[u8; 32]>, body: &str) -> String {
-    format!("body:{}", URL_SAFE_NO_PAD.encode(digest_of(head, principal, &[body.as_bytes()])))
+/// Where the run of a request is found by its caller and its `body`, which says more than the body where more says
+/// what is asked.
+pub(super) fn of_body(head: &request::Parts, caller: &[u8; 32], body: &str) -> String {
+    format!("body:{}", URL_SAFE_NO_PAD.encode(digest_of(head, Some(caller), &[body.as_bytes()])))
 }
 
 fn digest_of(head: &request::Parts, principal: Option<&[u8; 32]>, rest: &[&[u8]]) -> [u8; 32] {

@@ -92,10 +92,14 @@ impl Target {
         if inside == text {
             return None;
         }
-        // A path that begins with `//` would name a host.
-        let slash = if inside.starts_with('/') && !inside.starts_with("//") { "" } else { "/" };
-        let slash = if inside.starts_with("//") { "/." } else { slash };
-        HeaderValue::try_from(format!("{slash}{inside}")).ok()
+        // A path that begins with `//` would name a host, also as browsers read it (WHATWG URL §4.4: a backslash is a
+        // slash, a tab is nothing).
+        let begins_with = match inside.strip_prefix('/') {
+            Some(rest) if rest.trim_start_matches('\t').starts_with(['/', '\\']) => "/.",
+            Some(_) => "",
+            None => "/",
+        };
+        HeaderValue::try_from(format!("{begins_with}{inside}")).ok()
     }
 
     fn without_prefix<'p>(&self, path: &'p str) -> &'p str {
@@ -153,6 +157,8 @@ mod tests {
             ("HTTP://AGENT:8000", Some("/")),
             ("http://agent:8000?x", Some("/?x")),
             ("http://agent:8000//evil.example/", Some("/.//evil.example/")),
+            ("http://agent:8000/\\evil.example/", Some("/./\\evil.example/")),
+            ("http://agent:8000/\t/evil.example/", Some("/./\t/evil.example/")),
             ("http://agent/", None),
             ("https://other.example/agent:8000", None),
             ("http://agent:8000.evil/", None),
@@ -164,6 +170,7 @@ mod tests {
         }
         assert_eq!(relative("http://agent:8000/api", "http://agent:8000/api/x").as_deref(), Some("/x"));
         assert_eq!(relative("http://agent:8000/api", "/api/x").as_deref(), Some("/x"));
+        assert_eq!(relative("http://agent:8000/api", "/api/\\evil.example").as_deref(), Some("/./\\evil.example"));
         assert_eq!(relative("http://agent:8000/api", "/apix").as_deref(), None);
         assert_eq!(relative("https://agent", "https://agent:443/x").as_deref(), Some("/x"));
     }

@@ -52,7 +52,7 @@ pub struct SideAnswer {
 }
 
 /// What the templates of a route's calls name, as far as it is known.
-pub type Values = BTreeMap<String, String>;
+pub type Values = BTreeMap<String, serde_json::Value>;
 
 impl SideCall {
     /// A call that is made by `call`, with a body where one is given.
@@ -95,8 +95,7 @@ impl Found {
         let mut values = lock(&self.values);
         self.wanted.retain(|(name, pointer)| {
             let Some(raw) = crate::json_pointer::find(data.as_bytes(), pointer) else { return true };
-            let value = serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned());
-            values.insert(name.clone(), value);
+            values.insert(name.clone(), serde_json::from_str(raw.get()).unwrap_or_default());
             false
         });
     }
@@ -127,7 +126,7 @@ mod tests {
         for data in ["[DONE]", r#"{"metadata":{"run_id":"r-1"}}"#, r#"{"metadata":{"run_id":"r-2"},"n":7}"#] {
             found.look_into(data);
         }
-        let expected: Values = [("run", "r-1"), ("n", "7")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let expected: Values = [("run".to_owned(), "r-1".into()), ("n".to_owned(), 7.into())].into();
         assert_eq!(found.values(), expected);
     }
 }

@@ -80,6 +80,8 @@ pub(super) struct Owner {
     stored_n: u64,
     seen: Option<Offset>,
     oversize: Option<Dropped>,
+    /// How many events were too large for the log.
+    dropped: u64,
     stalled: bool,
     last_event_failed: bool,
     /// Looks at the events; `None`: it has said what it saw.
@@ -141,6 +143,7 @@ impl Owner {
             stored_n: 0,
             seen: None,
             oversize: None,
+            dropped: 0,
             stalled: false,
             last_event_failed: false,
             observer: Some(Observer::new(runs.settings.dialects.clone(), spec.format.dialect.clone())),

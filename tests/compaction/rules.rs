@@ -83,6 +83,48 @@ fn what_differs_elsewhere_is_not_merged() {
     assert_eq!(read(&dialect(""), [nobodys.clone(), nobodys]).len(), 2);
 }
 
+/// Clients that add up what a list holds have `a b c d` of it, and would have `a c b d`.
+#[test]
+fn events_with_several_texts_in_one_list_are_not_merged() {
+    let two = |a: &str, b: &str| format!(r#"{{"c":[{{"d":{{"t":"{a}"}}}},{{"d":{{"t":"{b}"}}}}]}}"#);
+    assert_eq!(of_one("", &[&two("a", "b"), &two("c", "d")]).len(), 2);
+    let other = "[[delta]]\ntext = \"/c/*/r\"";
+    let apart = |a: &str, b: &str| format!(r#"{{"c":[{{"r":"{a}"}},{{"d":{{"t":"{b}"}}}}]}}"#);
+    assert_eq!(of_one(other, &[&apart("a", "b"), &apart("c", "d")]).len(), 2);
+    let both = |a: &str, b: &str| format!(r#"{{"c":[{{"r":"{a}","d":{{"t":"{b}"}}}}]}}"#);
+    let merged = of_one(other, &[&both("a", "b"), &both("c", "d")]);
+    assert_eq!(merged, [format!("r 1-2 1/1 {}", both("ac", "bd"))]);
+}
+
+/// A reader holds what it knows of as many runs as a block may have.
+#[test]
+fn an_event_that_is_larger_than_a_block_is_not_looked_into() {
+    let large = format!(r#"{{"t":"a","k":"{}"}}"#, "x".repeat(2 * BLOCK_BYTES));
+    let looked = std::cell::Cell::new(0);
+    let (mut compactor, mut out) = (Compactor::default(), Vec::new());
+    let entry = Arc::new(Entry { offset: Offset::new(1, 1), record: event("r", &large) });
+    let dialect = dialect("");
+    compactor.push(
+        entry.clone(),
+        |_| {
+            looked.set(looked.get() + 1);
+            Some(dialect.clone())
+        },
+        &mut out,
+    );
+    compactor.flush(&mut out);
+    assert_eq!((looked.get(), Arc::strong_count(&entry), out.len()), (0, 2, 1));
+}
+
+#[test]
+fn whitespace_that_differs_everywhere_costs_no_more_than_its_length() {
+    let spaced = |space: &str| format!(r#"{{"t":"a","k":[{}1]}}"#, format!("1,{space}").repeat(20_000));
+    let (narrow, wide) = (spaced(" "), spaced("\n"));
+    let began = std::time::Instant::now();
+    assert_eq!(of_one("", &[&narrow, &wide, &narrow, &wide]).len(), 1);
+    assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
 #[test]
 fn of_counters_the_last_value_counts_whatever_they_are() {
     let data =

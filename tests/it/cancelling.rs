@@ -160,6 +160,73 @@ async fn the_route_tells_the_upstream_in_its_own_words() {
     assert_eq!(told.header("authorization"), Some("Bearer secret"), "with the credentials of the run's own request");
 }
 
+/// A request of a backend whose own cancel Sidestream knows, the event that it answers with, and the call that follows.
+struct Native {
+    preset: &'static str,
+    path: &'static str,
+    body: &'static str,
+    event: &'static str,
+    call: &'static str,
+    says: &'static str,
+}
+
+#[rstest]
+#[case::dify(Native {
+    preset: "dify",
+    path: "/v1/chat-messages",
+    body: r#"{"query": "hi", "user": "u-1"}"#,
+    event: r#"{"event": "message", "task_id": "t/1", "conversation_id": "c", "answer": "a"}"#,
+    call: "/v1/chat-messages/t%2F1/stop",
+    says: r#"{"user":"u-1"}"#,
+})]
+#[case::dify_workflow(Native {
+    preset: "dify",
+    path: "/v1/workflows/run",
+    body: r#"{"inputs": {}, "user": "u-1"}"#,
+    event: r#"{"event": "workflow_started", "task_id": "t", "workflow_run_id": "w"}"#,
+    call: "/v1/workflows/tasks/t/stop",
+    says: r#"{"user":"u-1"}"#,
+})]
+#[case::langgraph(Native {
+    preset: "langgraph",
+    path: "/threads/t-1/runs/stream",
+    body: "{}",
+    event: r#"{"run_id": "r-1"}"#,
+    call: "/threads/t-1/runs/r-1/cancel?action=interrupt",
+    says: "",
+})]
+#[case::mcp_until_2025(Native {
+    preset: "mcp",
+    path: "/mcp",
+    body: r#"{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {}}"#,
+    event: r#"{"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}"#,
+    call: "/mcp",
+    says: r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#,
+})]
+#[case::a2a(Native {
+    preset: "a2a",
+    path: "/",
+    body: r#"{"jsonrpc": "2.0", "id": 1, "method": "SendStreamingMessage", "params": {"message": {"contextId": "c"}}}"#,
+    event: r#"{"jsonrpc": "2.0", "id": 1, "result": {"task": {"id": "t-1", "contextId": "c", "status": {"state": "x"}}}}"#,
+    call: "/",
+    says: r#"{"id":"cancel","jsonrpc":"2.0","method":"CancelTask","params":{"id":"t-1"}}"#,
+})]
+#[tokio::test]
+async fn a_known_backend_is_told_in_its_own_words(#[case] native: Native) {
+    let mut stage = Stage::with(Store::Embedded, &format!("preset = [\"{}\"]\n", native.preset)).await;
+    let ask = stage.sidecar.post(native.path).header("sidestream-session", "s").header("mcp-session-id", "m-1");
+    let mut run = stage.answered(ask.header("content-type", "application/json").body(native.body)).await;
+    run.upstream.event(native.event).await;
+    let mut phone = stage.sidecar.connect().await;
+    phone.attach("s").await;
+    while phone.entry().await.kind() != "event" {}
+    assert_eq!(cancel(&mut phone, "s", json!({"run": run.id})).await["outcome"], "cancelled");
+    let told = stage.agent.asked().await;
+    assert_eq!(told.path, native.call);
+    assert_eq!(String::from_utf8_lossy(&told.body), native.says);
+    assert_eq!(told.header("mcp-session-id"), (native.preset == "mcp").then_some("m-1"));
+}
+
 /// Whoever wins: one terminal, and the answer names it.
 #[rstest]
 #[tokio::test]

@@ -129,10 +129,14 @@ async fn garbage_breaks_off_and_its_run_says_why(
     let (events, terminal) = kept(&stage.sidecar, "s", &run).await;
     assert_eq!(events.len(), whole.len() / 9);
     assert_eq!((&terminal["state"], &terminal["reason"]), (&json!("failed"), &json!("content_coding")), "{terminal}");
-    until("the line that says what is wrong", async || {
-        stage.sidecar.log().contains("not encoded as its Content-Encoding says").then_some(())
+    let said = until("the line that says what is wrong", async || {
+        let log = stage.sidecar.log();
+        log.lines().find(|line| line.contains("not encoded as its Content-Encoding says")).map(str::to_owned)
     })
     .await;
+    for words in [&*run, "route", "let the backend send gzip, deflate, br, zstd or none"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }
 
 #[tokio::test]
@@ -143,4 +147,13 @@ async fn a_coding_that_nobody_here_knows_passes_through_untouched() {
     upstream.end().await;
     assert_eq!((caller.header("content-encoding"), caller.header("sidestream-durable")), ("x-own", "no"));
     assert_eq!(caller.whole().await, ("\u{1}\u{2}".into(), End::Clean));
+    let (_, upstream) = encoded(&mut stage, "x-own").await;
+    upstream.end().await;
+    let log = stage.sidecar.log();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("x-own")).collect();
+    assert!(
+        matches!(said[..], [line] if line.contains("gzip, deflate, br, zstd") && line.contains("POST /chat")),
+        "{log}"
+    );
+    assert_eq!(log.matches("stream not recorded").count(), 1, "{log}");
 }

@@ -98,6 +98,9 @@ async fn a_replay_of_tens_of_thousands_of_tokens_does_not_freeze_the_client(
     assert!(own.len() <= TOKENS / 50, "{} events of the run", own.len());
     assert_eq!(text_in(own.iter().map(|event| &*event.data)), text);
     assert_eq!(own.last().unwrap().data, "[DONE]");
+
+    let full = stage.sidecar.get(format!("{path}?replay=full")).send().await;
+    assert!(SseClient::new(full).rest().await.0.len() > TOKENS, "as it was");
 }
 
 #[rstest]

@@ -205,6 +205,7 @@ async fn a_route_whose_answers_are_of_another_dialect_is_told_once_and_its_runs_
     let told: Vec<_> = log.lines().filter(|line| line.contains("not of the dialect that it names")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("POST /chat") && told[0].contains("correct the route"), "{told:?}");
+    assert!(told[0].contains("a `[[route]]` of your own before the preset decides"), "{told:?}");
 }
 
 #[tokio::test]
@@ -212,7 +213,8 @@ async fn a_delta_path_that_matches_nothing_is_told_once() {
     let config = format!("{}\n[[route]]\nmatch = \"POST /chat\"\ndialect = \"own\"", OWN.replace("/word", "/wrod"));
     let mut stage = Stage::with(Store::Embedded, &config).await;
     for _ in 0..2 {
-        let events = [r#"{"kind":"hello"}"#, r#"{"kind":"word","word":"x"}"#, r#"{"kind":"bye"}"#];
+        let words = [r#"{"kind":"word","word":"x"}"#; 8];
+        let events = [&[r#"{"kind":"hello"}"#], &words[..], &[r#"{"kind":"bye"}"#]].concat();
         assert_eq!(run_of(&mut stage, &events).await.0["state"], "completed");
     }
     let metric = "sidestream_dialect_mismatches_total{kind=\"without_text\"} 2\n";

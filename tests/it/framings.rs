@@ -54,8 +54,7 @@ const PREFIXED: Shape = Shape {
     head: "content-type: text/plain; charset=utf-8\r\nx-vercel-ai-data-stream: v1",
     pieces: &[("0:\"Hel\"\n0:", 1), ("\"lo\"\n", 2), ("d:{\"finishReason\":\"stop\"}\n", 3)],
     events: &[("0", "\"Hel\""), ("0", "\"lo\""), ("d", "{\"finishReason\":\"stop\"}")],
-    // Neighbouring pieces of text are one where a run is given again from its start.
-    again: "0:\"Hello\"\nd:{\"finishReason\":\"stop\"}\n",
+    again: "0:\"Hel\"\n0:\"lo\"\nd:{\"finishReason\":\"stop\"}\n",
 };
 
 const ARRAY: Shape = Shape {
@@ -156,6 +155,34 @@ async fn an_error_answer_on_such_a_route_is_not_a_run() {
     });
     assert_eq!((answer.status.as_u16(), answer.headers.get("sidestream-run")), (429, None));
     assert_eq!(answer.whole().await, ("{}".into(), End::Clean));
+}
+
+/// AI SDK's other protocol, `toTextStreamResponse`.
+#[tokio::test]
+async fn plain_text_below_a_preset_is_no_stream_that_has_failed() {
+    let mut stage = Stage::with(Store::Embedded, "preset = [\"ai-sdk\"]\n").await;
+    let (mut caller, mut upstream) = asked(&mut stage, "/api/chat", "content-type: text/plain; charset=utf-8").await;
+    assert_eq!(caller.header("sidestream-durable"), "no");
+    upstream.write("Hello world, one line only").await;
+    caller.arrives("Hello world, one line only").await;
+    upstream.end().await;
+    let (_, end) = caller.whole().await;
+    assert_eq!(end, End::Clean);
+    until("the log says so", async || stage.sidecar.log().contains("no dialect of its route").then_some(())).await;
+}
+
+/// On a route that names the dialect nobody but the first lines can say that they are none of it.
+#[tokio::test]
+async fn plain_text_on_a_route_of_prefixed_lines_is_kept_as_it_is() {
+    let config = "[[route]]\nmatch = \"POST /text\"\ndialect = \"ai-sdk-4\"\n";
+    let mut stage = Stage::with(Store::Embedded, config).await;
+    let (caller, mut upstream) = asked(&mut stage, "/text", "content-type: text/plain").await;
+    let (session, run) = (caller.header("sidestream-session").to_owned(), caller.header("sidestream-run").to_owned());
+    upstream.write("Once: upon\na time\n").await;
+    upstream.end().await;
+    assert_eq!(caller.whole().await.1, End::Clean);
+    let (events, terminal) = kept(&stage.sidecar, &session, &run).await;
+    assert_eq!((events.len(), &terminal["state"], &terminal["end"]), (2, &"completed".into(), &"unverified".into()));
 }
 
 #[tokio::test]

@@ -220,3 +220,23 @@ async fn of_two_gets_at_the_same_moment_one_calls_the_upstream() {
     }
     assert_eq!(stage.agent.count(), 1);
 }
+
+#[tokio::test]
+async fn a_get_that_left_before_the_answer_began_has_called_the_upstream_for_the_next_one() {
+    let mut stage = Stage::with(Store::Embedded, TWO_STEPS).await;
+    let get = || tokio::spawn(stage.sidecar.get("/api/agents/chat/stream/s-1").send());
+    let first = get();
+    let mut upstream = stage.agent.asked().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let again = get();
+    // It waits with the first for the upstream's head.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(stage.agent.count(), 1);
+    upstream.sse().await;
+    upstream.event(1).await;
+    let again = again.await.unwrap();
+    upstream.end().await;
+    assert_eq!(again.whole().await, ("data: 1\n\n".into(), End::Clean));
+    assert_eq!(stage.agent.count(), 1);
+}

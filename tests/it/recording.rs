@@ -212,6 +212,30 @@ async fn an_event_over_the_cap_is_dropped_from_the_log_but_not_from_the_caller(
     assert_eq!(rest.whole().await, ("".into(), End::Aborted));
 }
 
+/// Hundreds of them in one run are one line of our log, and a number on its terminal.
+#[tokio::test]
+async fn events_over_the_cap_are_said_once_for_a_run_and_counted_on_its_terminal() {
+    let mut stage = Stage::with(Store::Embedded, "[limits]\nevent_bytes = \"1KiB\"").await;
+    let mut run = stage.run().await;
+    for _ in 0..5 {
+        run.upstream.event(&"x".repeat(2_000)).await;
+    }
+    run.upstream.event("small").await;
+    run.upstream.end().await;
+    let mut device = stage.sidecar.connect().await;
+    device.attach(&run.session).await;
+    let entries = device.collect_until_terminal(&run.id).await;
+    let terminal = terminal_of(&entries, &run.id);
+    assert_eq!((&terminal["events"], &terminal["dropped"]), (&json!(6), &json!(5)));
+    let small = stage.run().await;
+    small.upstream.end().await;
+    device.attach(&small.session).await;
+    let entries = device.collect_until_terminal(&small.id).await;
+    assert!(terminal_of(&entries, &small.id)["dropped"].is_null());
+    let log = stage.sidecar.log();
+    assert_eq!(log.matches("event above limits.event_bytes").count(), 1, "{log}");
+}
+
 /// Known failure 34: the second device shows answers without questions.
 #[rstest]
 #[tokio::test]

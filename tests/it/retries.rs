@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use crate::support::{Answer, Ask, End, Sidecar, Stage, Store, until};
+use crate::support::{Answer, Ask, Asked, End, Sidecar, Stage, Store, until};
 
 /// What an OpenAI SDK sends, for the n-th time.
 fn tries(sidecar: &Sidecar, n: u32, body: &'static str) -> Ask {
@@ -24,57 +24,70 @@ async fn is(stage: &Stage, run: &str, state: &str) {
     .await;
 }
 
+/// A request whose caller leaves before its answer begins, and the next try, which waits with it for the head.
+async fn left(stage: &mut Stage, ask: impl Fn(&Sidecar, u32) -> Ask) -> (Answer, Asked) {
+    let first = tokio::spawn(ask(&stage.sidecar, 0).send());
+    let mut upstream = stage.agent.asked().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    // The SDKs wait half a second at least before they try again.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let again = tokio::spawn(ask(&stage.sidecar, 1).send());
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    upstream.sse().await;
+    upstream.event(1).await;
+    (again.await.unwrap(), upstream)
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_client_that_gave_up_before_the_answer_began_finds_its_run_when_it_tries_again(
     #[values(Store::Embedded, Store::Redis)] store: Store,
 ) {
     let mut stage = Stage::on(store).await;
-    let first = tokio::spawn(tries(&stage.sidecar, 0, BODY).send());
-    let mut upstream = stage.agent.asked().await;
-    first.abort();
-    assert!(first.await.unwrap_err().is_cancelled());
-    let again = tokio::spawn(tries(&stage.sidecar, 1, BODY).send());
-    // It waits with the first for the upstream's head.
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    upstream.sse().await;
-    upstream.event(1).await;
+    let (again, upstream) = left(&mut stage, |sidecar, n| tries(sidecar, n, BODY)).await;
+    let run = again.header("sidestream-run").to_owned();
+    let joined = tries(&stage.sidecar, 2, BODY).send().await;
+    assert_eq!(joined.header("sidestream-run"), run);
     upstream.end().await;
-    assert_eq!(text_of(again.await.unwrap()).await, ("data: 1\n\n".into(), End::Clean));
+    assert_eq!(text_of(again).await, ("data: 1\n\n".into(), End::Clean));
+    assert_eq!(text_of(joined).await, ("data: 1\n\n".into(), End::Clean));
+    is(&stage, &run, "completed").await;
+    let replayed = tries(&stage.sidecar, 3, BODY).send().await;
+    assert_eq!(replayed.header("sidestream-run"), run);
+    assert_eq!(text_of(replayed).await, ("data: 1\n\n".into(), End::Clean));
     assert_eq!(stage.agent.count(), 1);
 }
 
+/// Several answers to one question, of which one failed: the next try for it wants another one.
 #[rstest]
 #[tokio::test]
-async fn a_repeat_joins_what_runs_and_gets_what_has_been_completed(
+async fn a_repeat_never_gets_a_run_whose_caller_was_answered(
     #[values(Store::Embedded, Store::Redis)] store: Store,
+    #[values(false, true)] ended: bool,
 ) {
     let mut stage = Stage::on(store).await;
-    let mut run = stage.answered(tries(&stage.sidecar, 0, BODY)).await;
-    run.upstream.event(1).await;
-    let joined = tries(&stage.sidecar, 1, BODY).send().await;
-    assert_eq!(joined.header("sidestream-run"), run.id);
-    run.upstream.end().await;
-    assert_eq!(text_of(joined).await, ("data: 1\n\n".into(), End::Clean));
-    is(&stage, &run.id, "completed").await;
-    let replayed = tries(&stage.sidecar, 2, BODY).send().await;
-    assert_eq!(replayed.header("sidestream-run"), run.id);
-    assert_eq!(text_of(replayed).await, ("data: 1\n\n".into(), End::Clean));
-    assert_eq!(stage.agent.count(), 1);
+    let mut one = stage.answered(tries(&stage.sidecar, 0, BODY)).await;
+    one.upstream.event(1).await;
+    if ended {
+        one.upstream.end().await;
+        is(&stage, &one.id, "completed").await;
+    }
+    let again = stage.answered(tries(&stage.sidecar, 1, BODY)).await;
+    assert_ne!(again.id, one.id);
+    assert_eq!(stage.agent.count(), 2);
 }
 
 #[tokio::test]
 async fn a_repeat_never_gets_a_run_that_failed() {
     let mut stage = Stage::on(Store::Embedded).await;
-    let mut run = stage.answered(tries(&stage.sidecar, 0, BODY)).await;
-    run.upstream.event(1).await;
-    run.upstream.reset();
-    assert_eq!(run.caller.whole().await.1, End::Aborted);
-    is(&stage, &run.id, "failed").await;
-    let again = stage.answered(tries(&stage.sidecar, 1, BODY)).await;
-    assert_ne!(again.id, run.id);
-    let third = tries(&stage.sidecar, 2, BODY).send().await;
-    assert_eq!(third.header("sidestream-run"), again.id, "and what it began is found in its turn");
+    let (joined, upstream) = left(&mut stage, |sidecar, n| tries(sidecar, n, BODY)).await;
+    let run = joined.header("sidestream-run").to_owned();
+    upstream.reset();
+    assert_eq!(joined.whole().await.1, End::Aborted);
+    is(&stage, &run, "failed").await;
+    let again = stage.answered(tries(&stage.sidecar, 2, BODY)).await;
+    assert_ne!(again.id, run);
 }
 
 #[tokio::test]
@@ -89,15 +102,13 @@ async fn an_answer_that_is_an_error_is_mended_by_the_next_try() {
 }
 
 #[tokio::test]
-async fn what_is_asked_anew_or_by_another_or_otherwise_is_no_repeat() {
+async fn what_is_asked_anew_or_otherwise_is_no_repeat() {
     let mut stage = Stage::on(Store::Embedded).await;
-    let mut runs = vec![stage.answered(tries(&stage.sidecar, 0, BODY)).await];
-    runs.push(stage.answered(tries(&stage.sidecar, 0, BODY)).await);
-    runs.push(stage.answered(tries(&stage.sidecar, 1, "{}")).await);
-    runs.push(stage.answered(tries(&stage.sidecar, 1, BODY).header("authorization", "Bearer other")).await);
-    let ids: std::collections::HashSet<&str> = runs.iter().map(|run| run.id.as_str()).collect();
-    assert_eq!(ids.len(), 4);
-    assert_eq!(tries(&stage.sidecar, 1, BODY).send().await.header("sidestream-run"), runs[1].id, "the newest");
+    let (first, _upstream) = left(&mut stage, |sidecar, n| tries(sidecar, n, BODY)).await;
+    let other = stage.answered(tries(&stage.sidecar, 1, "{}")).await;
+    assert_ne!(other.id, first.header("sidestream-run"));
+    let anew = stage.answered(tries(&stage.sidecar, 0, BODY)).await;
+    assert_ne!(anew.id, first.header("sidestream-run"));
 }
 
 #[tokio::test]
@@ -110,4 +121,38 @@ async fn a_route_may_forward_whatever_repeats() {
     let keyed = |stage: &Stage| tries(&stage.sidecar, 0, BODY).header("idempotency-key", "k");
     let (one, two) = (stage.answered(keyed(&stage)).await, stage.answered(keyed(&stage)).await);
     assert_ne!(one.id, two.id);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_repeat_of_another_caller_never_gets_a_run_whatever_its_credential_is_called(
+    #[values("authorization", "x-api-key", "api-key", "cookie", "x-forwarded-for")] name: &'static str,
+) {
+    let mut stage = Stage::on(Store::Embedded).await;
+    let of = |sidecar: &Sidecar, n: u32, who: &'static str| {
+        // A try has a trace of its own.
+        tries(sidecar, n, BODY).header(name, who).header("traceparent", format!("00-{n}"))
+    };
+    let (first, _upstream) = left(&mut stage, |sidecar, n| of(sidecar, n, "a=1")).await;
+    let first = first.header("sidestream-run");
+    assert_eq!(of(&stage.sidecar, 2, "a=1").send().await.header("sidestream-run"), first);
+    let other = stage.answered(of(&stage.sidecar, 1, "a=2")).await;
+    assert_ne!(other.id, first);
+    let nobody = stage.answered(tries(&stage.sidecar, 1, BODY)).await;
+    assert_ne!(nobody.id, first);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_repeat_of_a_run_that_was_erased_is_forwarded(#[values(Store::Embedded, Store::Redis)] store: Store) {
+    let mut stage = Stage::on(store).await;
+    let (joined, upstream) = left(&mut stage, |sidecar, n| tries(sidecar, n, BODY)).await;
+    let run = joined.header("sidestream-run").to_owned();
+    let erased = format!("/_sidestream/v1/sessions/{}", joined.header("sidestream-session"));
+    upstream.end().await;
+    is(&stage, &run, "completed").await;
+    let erased = stage.sidecar.delete(erased).send().await;
+    assert!(erased.status.is_success());
+    let again = stage.answered(tries(&stage.sidecar, 2, BODY)).await;
+    assert_ne!(again.id, run);
 }

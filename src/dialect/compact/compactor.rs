@@ -8,8 +8,7 @@ use super::shape::Shape;
 use crate::dialect::Dialect;
 use crate::session::{Entry, Kind, Offset, RunId};
 
-/// The most that the merged data of one block may have, bytes. One event may be longer; it is a block of
-/// its own.
+/// The most that the merged data of one block may have, bytes. An event that is longer is given out as it is.
 pub const BLOCK_BYTES: usize = 64 << 10;
 
 /// The most runs whose deltas one block may have; another one ends it.
@@ -85,7 +84,9 @@ impl<T: Placed> Compactor<T> {
     /// dialect of a run that has not been seen before; it must not change while the run lasts.
     pub fn push(&mut self, item: T, dialect: impl FnOnce(&RunId) -> Option<Arc<Dialect>>, out: &mut Vec<Compacted<T>>) {
         let record = &item.entry().record;
-        let Some(run) = record.run.as_ref().filter(|_| record.kind == Kind::Event) else {
+        // What would be a block of its own is not looked into: what is kept of it would be as large.
+        let fits = record.kind == Kind::Event && record.data.len() <= BLOCK_BYTES;
+        let Some(run) = record.run.as_ref().filter(|_| fits) else {
             return self.pass(item, out);
         };
         match self.lane_of(run) {

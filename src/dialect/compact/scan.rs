@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr2;
+
 use crate::dialect::Path;
 use crate::dialect::path::Step;
 
@@ -56,7 +58,8 @@ pub(super) fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
 /// Where the string ends, its closing quote, whose contents begin at `at`.
 pub(super) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        match bytes.get(at)? {
+        at += plain(bytes.get(at..)?)?;
+        match bytes[at] {
             b'"' => return Some(at),
             b'\\' => {
                 at += match bytes.get(at + 1)? {
@@ -65,10 +68,23 @@ pub(super) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
                     _ => return None,
                 }
             }
-            0..0x20 => return None,
-            _ => at += 1,
+            _ => return None,
         }
     }
+}
+
+/// How many bytes come before one that is not plain text of a string: a quote, a backslash, a control character.
+fn plain(bytes: &[u8]) -> Option<usize> {
+    /// Texts of that many bytes are the most: a search would take longer to begin than to look at each.
+    const SHORT: usize = 24;
+    let is_plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    let (short, rest) = bytes.split_at(bytes.len().min(SHORT));
+    if let Some(near) = short.iter().position(|byte| !is_plain(*byte)) {
+        return Some(near);
+    }
+    let far = memchr2(b'"', b'\\', rest)?;
+    let control = rest[..far].iter().position(|byte| *byte < 0x20);
+    Some(short.len() + control.unwrap_or(far))
 }
 
 /// Whether `byte` is whitespace of JSON.

@@ -49,6 +49,7 @@ impl Shape {
             return Some(latest(number, &dialect.cumulative[number].same, &look));
         }
         let mut slots: Vec<(Range<usize>, u8)> = Vec::new();
+        let mut seen: Vec<(&Path, &Hit)> = Vec::new();
         for delta in &dialect.deltas {
             let counts = |hit: &&Hit| {
                 let shown = |mark: &Mark| look.shows(mark, name, Some((&delta.text, &hit.elements)));
@@ -56,8 +57,20 @@ impl Shape {
                     && delta.when.as_ref().is_none_or(shown)
                     && !delta.unless.as_ref().is_some_and(shown)
             };
-            let strings = look.hits(&delta.text).filter(counts).map(|hit| &hit.value);
-            slots.extend(strings.map(|value| (value.start + 1..value.end - 1, DELTA)));
+            for hit in look.hits(&delta.text).filter(counts) {
+                // Two texts in one list may be one text: the second one of an event comes before the first one of the
+                // next, which no merged event can say.
+                let apart = |(path, other): &(&Path, &Hit)| {
+                    let shared = path.shared(&delta.text);
+                    other.value == hit.value
+                        || path != &&delta.text && other.elements[..shared] == hit.elements[..shared]
+                };
+                if !seen.iter().all(apart) {
+                    return None;
+                }
+                seen.push((&delta.text, hit));
+                slots.push((hit.value.start + 1..hit.value.end - 1, DELTA));
+            }
         }
         for path in &dialect.counters {
             slots.extend(look.hits(path).map(|hit| (hit.value.clone(), COUNTER)));
@@ -179,7 +192,8 @@ impl<'a> Look<'a> {
             hits.map(|hit| self.text(hit)).filter(|text| *text != "null").collect()
         };
         let has = |path: &Path, texts: Option<&Texts>| {
-            let reads = |json: &str| texts.is_none_or(|texts| texts.are_anything() || are(texts, json));
+            let texts = texts.filter(|texts| !texts.are_anything());
+            let reads = |json: &str| texts.map_or(json != "\"\"", |texts| are(texts, json));
             seen(path).into_iter().any(reads)
         };
         mark.event.as_ref().is_none_or(|names| names.are(name.unwrap_or("message")))

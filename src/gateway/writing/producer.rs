@@ -39,6 +39,8 @@ pub(super) struct Writing {
     waiting_bytes: usize,
     seen: Option<Offset>,
     progress: Progress,
+    /// An event was too large for the log.
+    dropped: bool,
 }
 
 type Flight = BoxFuture<'static, (Append, Result<Appended, Unavailable>)>;
@@ -58,6 +60,7 @@ impl Writing {
             waiting_bytes: 0,
             seen: None,
             progress: Progress::new(session),
+            dropped: false,
         }
     }
 
@@ -139,7 +142,8 @@ impl Writing {
             Problem::new(Code::BadRequest, format!("line {line}: {detail}")).with("line", line)
         })?;
         if record.kind == Kind::EventDropped {
-            WrittenEventDropped { session: &self.progress.session }.emit(&self.gateway.metrics);
+            let first = !std::mem::replace(&mut self.dropped, true);
+            WrittenEventDropped { session: &self.progress.session, first }.emit(&self.gateway.metrics);
         }
         self.waiting_bytes += record.size();
         self.waiting.push_back(record);

@@ -76,7 +76,8 @@ pub(super) async fn record(
         // An agent writes for somebody else: the session is not its own.
         subject: None,
     };
-    RunStarted { session: &session, run: &run, queued: false }.emit(&gateway.metrics);
+    let dialect = spec.format.dialect.as_ref().map(|dialect| &*dialect.name);
+    RunStarted { session: &session, run: &run, route: &spec.route, dialect, queued: false }.emit(&gateway.metrics);
     let (upload, done) = Upload::new(body);
     let opening = runs.write(spec, upload.boxed_unsync());
     // It has been read to its end, or the run has ended without it: nobody sends, only the drop is heard.

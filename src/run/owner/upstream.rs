@@ -93,8 +93,7 @@ impl Owner {
                 if !event {
                     return self.books.filler(raw);
                 }
-                let (session, run, bytes) = (&self.spec.session, &self.spec.run, dropped.bytes());
-                EventDropped { session, run, bytes }.emit(&self.runs.metrics);
+                self.drops(dropped.bytes());
                 if let Some(observer) = &mut self.observer {
                     observer.missed();
                 }
@@ -103,6 +102,13 @@ impl Owner {
                 self.keep(record, raw);
             }
         }
+    }
+
+    /// An event of so many bytes is too large for the log.
+    pub(super) fn drops(&mut self, bytes: u64) {
+        let (session, run, first) = (&self.spec.session, &self.spec.run, self.dropped == 0);
+        EventDropped { session, run, bytes, first }.emit(&self.runs.metrics);
+        self.dropped += 1;
     }
 
     pub(super) fn keep(&mut self, record: Record, raw: Bytes) {
@@ -168,6 +174,9 @@ impl Owner {
             "bytes": self.bytes,
             "duration_ms": duration_ms,
         });
+        if self.dropped > 0 {
+            details["dropped"] = self.dropped.into();
+        }
         self.say_observed(state, &mut details);
         details
     }
@@ -193,7 +202,8 @@ impl Owner {
         }
         let (session, run, terminal) = (&self.spec.session, &self.spec.run, end.state);
         let (reason, events, took) = (Some(end.reason), self.events, self.began.elapsed());
-        RunEnded { session, run, terminal, reason, events, took }.emit(&self.runs.metrics);
+        let (route, dialect) = (&*self.spec.route, self.observed.dialect.as_ref().map(|dialect| &*dialect.name));
+        RunEnded { session, run, route, dialect, terminal, reason, events, took }.emit(&self.runs.metrics);
         self.report_observed(terminal);
         self.say_cancelled(&mut end);
         self.caller_end = Some(end.caller);

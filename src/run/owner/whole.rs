@@ -12,7 +12,6 @@ use crate::run::call::Answer;
 use crate::server::Body;
 use crate::session::{Kind, Terminal};
 use crate::sse::Event;
-use crate::telemetry::{EventDropped, Fact};
 
 /// An answer as far as it has come. What is over the cap is counted, not kept.
 pub(super) struct Whole {
@@ -73,8 +72,7 @@ impl Owner {
         let record = match text {
             Some(text) => self.record(Kind::Result, event(text)),
             None => {
-                let (session, run) = (&self.spec.session, &self.spec.run);
-                EventDropped { session, run, bytes }.emit(&self.runs.metrics);
+                self.drops(bytes);
                 self.record(Kind::EventDropped, event(all.into_details().into()))
             }
         };

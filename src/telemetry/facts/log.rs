@@ -89,15 +89,21 @@ pub struct EventDropped<'a> {
     pub run: &'a RunId,
     /// The event's size.
     pub bytes: u64,
+    /// Whether it is the run's first one: the others say nothing new, and their count is on the terminal.
+    pub first: bool,
 }
 
 impl Fact for EventDropped<'_> {
     fn emit(self, metrics: &Metrics) {
         metrics.count.events_dropped.inc();
-        tracing::warn!(
-            session = %self.session, run = %self.run, bytes = self.bytes,
-            "event above limits.event_bytes: it reached the direct caller, the log only says that it was there"
-        );
+        let EventDropped { session, run, bytes, first } = self;
+        match first {
+            true => tracing::warn!(
+                %session, %run, bytes,
+                "event above limits.event_bytes: it reached the direct caller, the log only says that it was there"
+            ),
+            false => tracing::debug!(%session, %run, bytes, "one more event above limits.event_bytes"),
+        }
     }
 }
 

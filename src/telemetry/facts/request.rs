@@ -131,8 +131,10 @@ impl NotRecorded {
 pub struct StreamNotRecorded<'a> {
     /// Why.
     pub reason: NotRecorded,
-    /// `METHOD /path` where it is to be told, which is once per route.
+    /// `METHOD /path` where it is to be told, which is once per route and reason.
     pub route: Option<&'a str>,
+    /// The `Content-Encoding` of the answer.
+    pub coding: Option<&'a str>,
 }
 
 impl Fact for StreamNotRecorded<'_> {
@@ -149,7 +151,13 @@ impl Fact for StreamNotRecorded<'_> {
             NotRecorded::Dialect => tracing::info!(
                 route,
                 reason,
-                "stream of lines not recorded; to record it: [[route]] match = \"{route}\", dialect = \"ndjson\" (or \"ollama\")"
+                "stream not recorded, no dialect of its route is of its media type; to record it: [[route]] match = \"{route}\", dialect = one of that framing (`sidestream dialects`; \"ndjson\" for any lines of JSON)"
+            ),
+            NotRecorded::Coding => tracing::warn!(
+                route,
+                reason,
+                coding = self.coding,
+                "stream not recorded: its Content-Encoding is not one that can be read here; let the backend send gzip, deflate, br, zstd or none"
             ),
             _ => tracing::info!(route, reason, "stream not recorded"),
         }

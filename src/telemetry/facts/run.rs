@@ -14,6 +14,10 @@ pub struct RunStarted<'a> {
     pub session: &'a SessionId,
     /// Its id.
     pub run: &'a RunId,
+    /// Its route, as the configuration writes it.
+    pub route: &'a str,
+    /// Its dialect, where that is known before its first events.
+    pub dialect: Option<&'a str>,
     /// Whether it has waited in the session's queue.
     pub queued: bool,
 }
@@ -22,7 +26,8 @@ impl Fact for RunStarted<'_> {
     fn emit(self, metrics: &Metrics) {
         count_run(metrics, RunState::Started);
         let what = if self.queued { "queued run started" } else { "run started" };
-        tracing::info!(session = %self.session, run = %self.run, "{what}");
+        let RunStarted { session, run, route, dialect, .. } = self;
+        tracing::info!(%session, %run, route, dialect, "{what}");
     }
 }
 
@@ -68,6 +73,10 @@ pub struct RunEnded<'a> {
     pub session: &'a SessionId,
     /// The run.
     pub run: &'a RunId,
+    /// Its route, as the configuration writes it.
+    pub route: &'a str,
+    /// The dialect that its events have shown, or that it was said to be of.
+    pub dialect: Option<&'a str>,
     /// How it ended.
     pub terminal: Terminal,
     /// Why, as on its terminal entry: a code of ours, never the upstream's words.
@@ -80,19 +89,39 @@ pub struct RunEnded<'a> {
 
 impl Fact for RunEnded<'_> {
     fn emit(self, metrics: &Metrics) {
-        let RunEnded { session, run, reason, events, .. } = self;
+        let RunEnded { session, run, route, dialect, reason, events, .. } = self;
         count_run(metrics, RunState::Ended(self.terminal));
         if reason == Some("truncated") {
             metrics.count.runs_truncated.inc();
         }
         let (state, took_ms) = (self.terminal.as_str(), millis(self.took));
-        match self.terminal {
-            Terminal::Failed | Terminal::Interrupted => {
-                tracing::warn!(%session, %run, state, reason, events, took_ms, "run ended early");
+        let (what, advice) = self.in_words();
+        match what {
+            Some(what) => {
+                tracing::warn!(%session, %run, route, dialect, state, reason, events, took_ms, advice, "{what}");
             }
-            Terminal::Completed | Terminal::Cancelled => {
-                tracing::info!(%session, %run, state, reason, events, took_ms, "run ended");
+            None => tracing::info!(%session, %run, route, dialect, state, reason, events, took_ms, "run ended"),
+        }
+    }
+}
+
+impl RunEnded<'_> {
+    /// What an operator should know of the end, and what to do about it; of an end as it should be nothing.
+    fn in_words(&self) -> (Option<&'static str>, Option<&'static str>) {
+        match (self.terminal, self.reason) {
+            (_, Some("duration")) => {
+                let advice = "raise limits.run_duration, where answers of this length are wanted";
+                (Some("run cut off: it has lasted for limits.run_duration"), Some(advice))
             }
+            (_, Some("content_coding")) => {
+                let what = "run ended early: the upstream's answer is not encoded as its Content-Encoding says";
+                (Some(what), Some("let the backend send gzip, deflate, br, zstd or none, and end what it has encoded"))
+            }
+            // It has come to its end, which was none that anybody wants.
+            (Terminal::Failed, Some("error_event")) => (Some("run failed: the upstream says so in its answer"), None),
+            (Terminal::Failed, Some("upstream_status")) => (Some("run failed: the upstream has refused it"), None),
+            (Terminal::Failed | Terminal::Interrupted, _) => (Some("run ended early"), None),
+            (Terminal::Completed | Terminal::Cancelled, _) => (None, None),
         }
     }
 }
@@ -135,8 +164,8 @@ impl Fact for DialectContradicted<'_> {
         metrics.count.dialect_mismatches.get_or_create(&[("kind", "contradicted")]).inc();
         let DialectContradicted { route, named, shown, .. } = self;
         if self.first {
-            let (recorded_as, advice) =
-                (shown.unwrap_or("opaque events"), "correct the route's `dialect`, or leave it out");
+            let recorded_as = shown.unwrap_or("opaque events");
+            let advice = "correct the route's `dialect`, or leave it out; where a preset names it, a `[[route]]` of your own before the preset decides";
             tracing::warn!(
                 route,
                 named,
@@ -205,9 +234,23 @@ mod tests {
         let metrics = Metrics::new();
         let (session, run) = (SessionId::from_random(1), RunId::from_random(2));
         let took = Duration::from_secs(1);
-        let ended =
-            RunEnded { session: &session, run: &run, terminal: Terminal::Failed, reason: None, events: 3, took };
+        let (route, dialect) = ("POST /chat", None);
+        let ended = RunEnded {
+            session: &session,
+            run: &run,
+            route,
+            dialect,
+            terminal: Terminal::Failed,
+            reason: None,
+            events: 3,
+            took,
+        };
         ended.emit(&metrics);
         assert!(metrics.encode().contains("sidestream_runs_total{state=\"failed\"} 1"));
+        let words = |terminal, reason| RunEnded { terminal, reason: Some(reason), ..ended }.in_words();
+        assert!(words(Terminal::Cancelled, "duration").0.is_some_and(|what| what.contains("limits.run_duration")));
+        assert!(words(Terminal::Failed, "error_event").0.is_some_and(|what| !what.contains("early")));
+        assert_eq!(words(Terminal::Failed, "upstream_reset").0, Some("run ended early"));
+        assert_eq!(words(Terminal::Cancelled, "cancel"), (None, None));
     }
 }

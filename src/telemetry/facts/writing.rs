@@ -51,11 +51,17 @@ impl Fact for WriteRetried<'_> {
 pub struct WrittenEventDropped<'a> {
     /// The session.
     pub session: &'a SessionId,
+    /// Whether it is the first one of its request.
+    pub first: bool,
 }
 
 impl Fact for WrittenEventDropped<'_> {
     fn emit(self, metrics: &Metrics) {
         metrics.count.events_dropped.inc();
-        tracing::warn!(session = %self.session, "event above limits.event_bytes: the log only says that it was there");
+        let WrittenEventDropped { session, first } = self;
+        match first {
+            true => tracing::warn!(%session, "event above limits.event_bytes: the log only says that it was there"),
+            false => tracing::debug!(%session, "one more event above limits.event_bytes"),
+        }
     }
 }
