@@ -15,7 +15,7 @@ use crate::support::{End, Ending, Event, Play, Player, ROUTES, Recording, Sideca
 const AT_ONCE: usize = 16;
 
 /// Set: every byte of every recording is a cut (minutes); else as many as fit into a run of all tests.
-const EVERY_BYTE: &str = "SIDESTREAM_TEST_EVERY_BYTE";
+const EVERY_BYTE: &str = "TEST_EVERY_BYTE";
 
 /// Cuts of one recording in a run of all tests.
 const CUTS: usize = 60;
